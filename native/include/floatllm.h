@@ -1,0 +1,187 @@
+/* FloatLLM: run GGUF models larger than memory.
+ *
+ * Conventions, kept throughout:
+ *  - Handles are opaque. A handle is freed by its own close function, which accepts NULL.
+ *  - Text and data are pointer + length; text is UTF-8 and need not end in NUL unless said so.
+ *  - A function that can fail returns a floatllm_status and takes `char **error` last. On failure
+ *    *error is set to a message (what happened, why, what to do) that the caller frees with
+ *    floatllm_free(); on success it is left alone. `error` may be NULL.
+ *  - Nothing here throws, aborts the process on bad input, or writes to stdout.
+ *  - Different handles may be used from different threads at once; one handle may not. A plan keeps
+ *    its model alive, a session keeps its plan alive: closing order does not matter.
+ *  - Sizes are bytes unless said otherwise.
+ */
+#ifndef FLOATLLM_H
+#define FLOATLLM_H
+
+#include <stddef.h>
+#include <stdint.h>
+
+#if defined(_WIN32)
+#if defined(FLOATLLM_BUILD)
+#define FLOATLLM_API __declspec(dllexport)
+#else
+#define FLOATLLM_API __declspec(dllimport)
+#endif
+#else
+#define FLOATLLM_API __attribute__((visibility("default")))
+#endif
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+/* Raised whenever a structure or function below changes its meaning. */
+#define FLOATLLM_ABI_VERSION 1
+
+typedef enum floatllm_status {
+    FLOATLLM_OK = 0,
+    FLOATLLM_ERROR_USAGE = 2,   /* an argument is out of range */
+    FLOATLLM_ERROR_MISSING = 3, /* a device or backend that was asked for is not here */
+    FLOATLLM_ERROR_MODEL = 7,   /* the model file was refused */
+    FLOATLLM_ERROR_ENGINE = 8   /* the engine could not go on: budget, device or disk */
+} floatllm_status;
+
+typedef struct floatllm_model floatllm_model;
+typedef struct floatllm_plan floatllm_plan;
+typedef struct floatllm_session floatllm_session;
+
+/* The value of FLOATLLM_ABI_VERSION that the library was built with. */
+FLOATLLM_API uint32_t floatllm_abi_version(void);
+/* Version of this library and of the ggml inside it; static NUL-terminated strings. */
+FLOATLLM_API const char *floatllm_version(void);
+FLOATLLM_API const char *floatllm_ggml_version(void);
+FLOATLLM_API const char *floatllm_ggml_commit(void);
+/* Frees an error message. Accepts NULL. */
+FLOATLLM_API void floatllm_free(void *pointer);
+
+/* ---- devices -------------------------------------------------------------------------------- */
+
+/* Where log lines of ggml and the engine go. level: 1 debug, 2 info, 3 warning, 4 error.
+ * NULL (the default) drops them. Process-wide; call before anything else. */
+typedef void (*floatllm_log_fn)(int level, const char *text, void *user);
+FLOATLLM_API void floatllm_set_log(floatllm_log_fn log, void *user);
+
+/* Loads backends built as separate libraries from `dir` (never from the current folder); does
+ * nothing when they are linked in. Safe to call again. */
+FLOATLLM_API floatllm_status floatllm_load_backends(const char *dir, size_t dir_len, char **error);
+
+typedef struct floatllm_device_info {
+    const char *name;        /* ggml's name: CPU, CUDA0, Vulkan0, MTL0 */
+    const char *description; /* both NUL-terminated and valid for the life of the process */
+    uint64_t memory_free;
+    uint64_t memory_total;
+    int32_t type;            /* 0 CPU, 1 GPU, 2 integrated GPU, 3 accelerator */
+    int32_t maps_host;       /* 1 where the device computes on host memory in place */
+} floatllm_device_info;
+
+FLOATLLM_API size_t floatllm_device_count(void);
+FLOATLLM_API floatllm_status floatllm_device(size_t index, floatllm_device_info *out, char **error);
+
+/* ---- model ---------------------------------------------------------------------------------- */
+
+/* Opens and checks a GGUF file. No tensor data is read and none is allocated. */
+FLOATLLM_API floatllm_status floatllm_model_open(const char *path, size_t path_len, floatllm_model **out,
+                                                 char **error);
+FLOATLLM_API void floatllm_model_close(floatllm_model *model);
+
+typedef struct floatllm_tensor_info {
+    const char *name; /* NUL-terminated, owned by the model */
+    const char *type; /* ggml's type name: f32, q4_K, ...; static */
+    int64_t ne[4];    /* elements along each dimension, ne[0] contiguous; unused ones are 1 */
+    uint64_t offset;  /* of the data from the start of the file */
+    uint64_t size;    /* of the data */
+} floatllm_tensor_info;
+
+FLOATLLM_API size_t floatllm_model_tensor_count(const floatllm_model *model);
+FLOATLLM_API floatllm_status floatllm_model_tensor(const floatllm_model *model, size_t index,
+                                                   floatllm_tensor_info *out, char **error);
+
+typedef struct floatllm_meta_info {
+    const char *key;      /* NUL-terminated, owned by the model */
+    int32_t type;         /* GGUF value type, 0..12; 9 is an array */
+    int32_t element_type; /* of an array, else equal to type */
+    uint64_t count;       /* elements of an array, else 1 */
+    uint64_t size;        /* of the encoded elements, without the array's own header */
+} floatllm_meta_info;
+
+FLOATLLM_API size_t floatllm_model_meta_count(const floatllm_model *model);
+FLOATLLM_API floatllm_status floatllm_model_meta(const floatllm_model *model, size_t index,
+                                                 floatllm_meta_info *out, char **error);
+/* Reads the encoded elements (GGUF's own little-endian form; a string is a u64 length and its bytes)
+ * from the file into `buffer`, which must hold info.size bytes. */
+FLOATLLM_API floatllm_status floatllm_model_meta_read(const floatllm_model *model, size_t index, void *buffer,
+                                                      size_t capacity, char **error);
+
+/* ---- plan ----------------------------------------------------------------------------------- */
+
+typedef enum floatllm_mode {
+    FLOATLLM_MODE_RUN = 0, /* forward pass; architectures the engine computes */
+    FLOATLLM_MODE_MAP = 1  /* every tensor of any architecture is mapped and computed over once */
+} floatllm_mode;
+
+typedef struct floatllm_plan_params {
+    uint32_t struct_size; /* sizeof(floatllm_plan_params) */
+    int32_t mode;         /* floatllm_mode */
+    uint64_t memory;      /* bound on all that the engine maps or allocates; 0: what is safely free */
+    uint64_t chunk;       /* upper bound of one chunk; 0: the largest that the memory allows */
+    uint32_t ctx;         /* positions of KV cache; 0: min(4096, what a quarter of memory holds) */
+    uint32_t width;       /* positions of one pass at most; 0: by the model's dimensions */
+    uint32_t threads;     /* CPU threads; 0: usable CPUs */
+    const char *device;   /* NUL-terminated name; NULL: the first GPU, else the CPU */
+} floatllm_plan_params;
+
+/* Cuts the model into chunks. FLOATLLM_ERROR_ENGINE when memory is too small; the message names the
+ * smallest that works. */
+FLOATLLM_API floatllm_status floatllm_plan_create(floatllm_model *model, const floatllm_plan_params *params,
+                                                  floatllm_plan **out, char **error);
+FLOATLLM_API void floatllm_plan_close(floatllm_plan *plan);
+/* The plan as JSON (docs/plan.md); owned by the plan. */
+FLOATLLM_API const char *floatllm_plan_json(const floatllm_plan *plan, size_t *length);
+
+/* ---- session -------------------------------------------------------------------------------- */
+
+/* Takes all the memory that the plan granted, and no more afterwards. */
+FLOATLLM_API floatllm_status floatllm_session_open(floatllm_plan *plan, floatllm_session **out, char **error);
+FLOATLLM_API void floatllm_session_close(floatllm_session *session);
+
+typedef enum floatllm_event_kind {
+    FLOATLLM_EVENT_TENSOR = 1, /* a tensor, or its first row slice, is bound to the device */
+    FLOATLLM_EVENT_CHUNK = 2   /* a chunk was computed and released */
+} floatllm_event_kind;
+
+typedef struct floatllm_event {
+    int32_t kind;
+    int32_t computed;    /* TENSOR: 1 where a graph computes on it, 0 where only its bytes are read */
+    uint64_t chunk;      /* 0-based */
+    uint64_t chunks;
+    uint64_t tensor;     /* TENSOR: index into the model's tensors */
+    const char *device;  /* TENSOR: device that holds the bytes, asked of the tensor's own buffer */
+    uint64_t bytes;      /* mapped for this tensor or chunk */
+    double seconds;      /* CHUNK: mapping, computing and releasing */
+} floatllm_event;
+
+/* Called on the thread that runs the pass; return non-zero to stop it (FLOATLLM_ERROR_ENGINE). */
+typedef int (*floatllm_event_fn)(const floatllm_event *event, void *user);
+FLOATLLM_API void floatllm_session_on_event(floatllm_session *session, floatllm_event_fn on_event, void *user);
+
+/* FLOATLLM_MODE_RUN. Appends `count` tokens to the sequence and writes the logits that follow the last
+ * of them: `logits` holds `vocab` floats (floatllm_session_vocab). Any count up to the free context. */
+FLOATLLM_API floatllm_status floatllm_session_forward(floatllm_session *session, const int32_t *tokens,
+                                                      size_t count, float *logits, size_t vocab, char **error);
+/* Forgets the positions from `length` on. */
+FLOATLLM_API floatllm_status floatllm_session_truncate(floatllm_session *session, size_t length, char **error);
+FLOATLLM_API size_t floatllm_session_length(const floatllm_session *session);
+FLOATLLM_API size_t floatllm_session_context(const floatllm_session *session);
+FLOATLLM_API size_t floatllm_session_vocab(const floatllm_session *session);
+
+/* FLOATLLM_MODE_MAP. Maps, computes and releases every chunk. `sums` receives one number per tensor:
+ * the sum over all rows of row · (1, 1, ..., 1), or 0 for a type that no matrix product takes. */
+FLOATLLM_API floatllm_status floatllm_session_map(floatllm_session *session, double *sums, size_t count,
+                                                  char **error);
+
+#ifdef __cplusplus
+}
+#endif
+
+#endif /* FLOATLLM_H */
