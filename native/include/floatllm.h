@@ -71,8 +71,8 @@ typedef struct floatllm_device_info {
     const char *description; /* both NUL-terminated and valid for the life of the process */
     uint64_t memory_free;
     uint64_t memory_total;
-    int32_t type;            /* 0 CPU, 1 GPU, 2 integrated GPU, 3 accelerator */
-    int32_t maps_host;       /* 1 where the device computes on host memory in place */
+    int32_t type;      /* 0 CPU, 1 GPU, 2 integrated GPU, 3 accelerator */
+    int32_t maps_host; /* 1 where the device computes on host memory in place */
 } floatllm_device_info;
 
 FLOATLLM_API size_t floatllm_device_count(void);
@@ -120,15 +120,25 @@ typedef enum floatllm_mode {
     FLOATLLM_MODE_MAP = 1  /* every tensor of any architecture is mapped and computed over once */
 } floatllm_mode;
 
+/* How weights come from the file. The numbers computed are the same. */
+typedef enum floatllm_io {
+    FLOATLLM_IO_AUTO = 0,  /* mmap for a model that fits or lies in the page cache, else direct */
+    FLOATLLM_IO_MMAP = 1,  /* windows of the file, through the page cache */
+    FLOATLLM_IO_DIRECT = 2 /* large reads past the page cache; through it where the file system has none */
+} floatllm_io;
+
 typedef struct floatllm_plan_params {
     uint32_t struct_size; /* sizeof(floatllm_plan_params) */
     int32_t mode;         /* floatllm_mode */
     uint64_t memory;      /* bound on all that the engine maps or allocates; 0: what is safely free */
-    uint64_t chunk;       /* upper bound of one chunk; 0: the largest that the memory allows */
-    uint32_t ctx;         /* positions of KV cache; 0: min(4096, what a quarter of memory holds) */
-    uint32_t width;       /* positions of one pass at most; 0: by the model's dimensions */
-    uint32_t threads;     /* CPU threads; 0: usable CPUs */
-    const char *device;   /* NUL-terminated name; NULL: the first GPU, else the CPU */
+    uint64_t chunk;       /* upper bound of one chunk, and nothing is pinned; 0: by the memory */
+    uint32_t ctx; /* positions of KV cache, for each sequence; 0: min(4096, what a quarter of memory holds) */
+    uint32_t width;     /* positions of one pass at most; 0: by the model's dimensions */
+    uint32_t sequences; /* that have a context of their own; 0: 1 */
+    uint32_t outputs;   /* positions of a pass whose logits are wanted, at most; 0: one per sequence */
+    uint32_t threads;   /* CPU threads; 0: usable CPUs */
+    int32_t io;         /* floatllm_io */
+    const char *device; /* NUL-terminated name; NULL: the first GPU, else the CPU */
 } floatllm_plan_params;
 
 /* Cuts the model into chunks. FLOATLLM_ERROR_ENGINE when memory is too small; the message names the
@@ -152,26 +162,43 @@ typedef enum floatllm_event_kind {
 
 typedef struct floatllm_event {
     int32_t kind;
-    int32_t computed;    /* TENSOR: 1 where a graph computes on it, 0 where only its bytes are read */
-    uint64_t chunk;      /* 0-based */
+    int32_t computed; /* TENSOR: 1 where a graph computes on it, 0 where only its bytes are read */
+    uint64_t chunk;   /* 0-based */
     uint64_t chunks;
-    uint64_t tensor;     /* TENSOR: index into the model's tensors */
-    const char *device;  /* TENSOR: device that holds the bytes, asked of the tensor's own buffer */
-    uint64_t bytes;      /* mapped for this tensor or chunk */
-    double seconds;      /* CHUNK: mapping, computing and releasing */
+    uint64_t tensor;    /* TENSOR: index into the model's tensors */
+    const char *device; /* TENSOR: device that holds the bytes, asked of the tensor's own buffer */
+    uint64_t bytes;     /* mapped for this tensor or chunk */
+    double seconds;     /* CHUNK: mapping, computing and releasing */
 } floatllm_event;
 
 /* Called on the thread that runs the pass; return non-zero to stop it (FLOATLLM_ERROR_ENGINE). */
 typedef int (*floatllm_event_fn)(const floatllm_event *event, void *user);
-FLOATLLM_API void floatllm_session_on_event(floatllm_session *session, floatllm_event_fn on_event, void *user);
+FLOATLLM_API void floatllm_session_on_event(floatllm_session *session, floatllm_event_fn on_event,
+                                            void *user);
 
-/* FLOATLLM_MODE_RUN. Appends `count` tokens to the sequence and writes the logits that follow the last
- * of them: `logits` holds `vocab` floats (floatllm_session_vocab). Any count up to the free context. */
+/* FLOATLLM_MODE_RUN. Appends `count` tokens to sequence 0 and writes the logits that follow the last of
+ * them: `logits` holds `vocab` floats (floatllm_session_vocab). Any count up to the free context. */
 FLOATLLM_API floatllm_status floatllm_session_forward(floatllm_session *session, const int32_t *tokens,
-                                                      size_t count, float *logits, size_t vocab, char **error);
-/* Forgets the positions from `length` on. */
-FLOATLLM_API floatllm_status floatllm_session_truncate(floatllm_session *session, size_t length, char **error);
-FLOATLLM_API size_t floatllm_session_length(const floatllm_session *session);
+                                                      size_t count, float *logits, size_t vocab,
+                                                      char **error);
+
+typedef struct floatllm_addition {
+    uint32_t sequence; /* below the plan's sequences; named at most once in a call */
+    uint32_t outputs;  /* of the last tokens whose logits are wanted; at most count */
+    const int32_t *tokens;
+    size_t count;
+    float *logits; /* receives outputs * vocab floats; NULL where outputs is 0 */
+} floatllm_addition;
+
+/* FLOATLLM_MODE_RUN. Appends tokens to several sequences; as many as the plan's width go through the
+ * weights together. After a failure every sequence is as it was. */
+FLOATLLM_API floatllm_status floatllm_session_append(floatllm_session *session,
+                                                     const floatllm_addition *additions, size_t count,
+                                                     char **error);
+/* Forgets the positions of a sequence from `length` on. */
+FLOATLLM_API floatllm_status floatllm_session_truncate(floatllm_session *session, uint32_t sequence,
+                                                       size_t length, char **error);
+FLOATLLM_API size_t floatllm_session_length(const floatllm_session *session, uint32_t sequence);
 FLOATLLM_API size_t floatllm_session_context(const floatllm_session *session);
 FLOATLLM_API size_t floatllm_session_vocab(const floatllm_session *session);
 

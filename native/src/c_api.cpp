@@ -1,7 +1,265 @@
+// The C ABI: handles around the engine's objects, exceptions turned into a status and a message.
+#include <algorithm>
+#include <cstdlib>
+#include <cstring>
+#include <memory>
+#include <new>
+
+#include "budget.h"
+#include "device.h"
+#include "error.h"
 #include "floatllm.h"
 #include "ggml.h"
-extern "C" {
-FLOATLLM_API uint32_t floatllm_abi_version(void) { return FLOATLLM_ABI_VERSION; }
-FLOATLLM_API const char *floatllm_version(void) { return FLOATLLM_VERSION; }
-FLOATLLM_API const char *floatllm_ggml_version(void) { return ggml_version(); }
+#include "gguf_file.h"
+#include "plan.h"
+#include "session.h"
+
+struct floatllm_model {
+    std::shared_ptr<const floatllm::GgufFile> file;
+};
+
+struct floatllm_plan {
+    std::shared_ptr<const floatllm::Plan> plan;
+    std::string json;
+};
+
+struct floatllm_session {
+    std::unique_ptr<floatllm::Session> session;
+};
+
+namespace {
+
+using floatllm::Error;
+using floatllm::format;
+
+floatllm_status fail(floatllm_status status, const char *message, char **error) {
+    if (error != nullptr) {
+        const size_t size = std::strlen(message) + 1;
+        *error = static_cast<char *>(std::malloc(size));
+        if (*error != nullptr) {
+            std::memcpy(*error, message, size);
+        }
+    }
+    return status;
 }
+
+template <typename Body>
+floatllm_status guarded(char **error, Body body) {
+    try {
+        body();
+        return FLOATLLM_OK;
+    } catch (const Error &e) {
+        return fail(e.status(), e.what(), error);
+    } catch (const std::bad_alloc &) {
+        return fail(FLOATLLM_ERROR_ENGINE, "Memory ran out. Close other programs or give a smaller --memory.",
+                    error);
+    } catch (const std::exception &e) {
+        return fail(FLOATLLM_ERROR_ENGINE, e.what(), error);
+    }
+}
+
+void require(bool condition, const char *what) {
+    if (!condition) {
+        throw Error(FLOATLLM_ERROR_USAGE, what);
+    }
+}
+
+// Linux lets a path hold any byte but NUL.
+std::string path_text(const char *path, size_t length) {
+    require(path != nullptr && length > 0, "The path is empty.");
+    const std::string text(path, length);
+    require(text.find('\0') == std::string::npos, "The path contains a NUL byte.");
+    return text;
+}
+
+}  // namespace
+
+extern "C" {
+
+uint32_t floatllm_abi_version(void) { return FLOATLLM_ABI_VERSION; }
+const char *floatllm_version(void) { return FLOATLLM_VERSION; }
+const char *floatllm_ggml_version(void) { return ggml_version(); }
+const char *floatllm_ggml_commit(void) { return FLOATLLM_GGML_COMMIT; }
+void floatllm_free(void *pointer) { std::free(pointer); }
+void floatllm_set_log(floatllm_log_fn log, void *user) { floatllm::set_log(log, user); }
+
+floatllm_status floatllm_load_backends(const char *dir, size_t dir_len, char **error) {
+    return guarded(error, [&] { floatllm::load_backends(path_text(dir, dir_len)); });
+}
+
+size_t floatllm_device_count(void) { return ggml_backend_dev_count(); }
+
+floatllm_status floatllm_device(size_t index, floatllm_device_info *out, char **error) {
+    return guarded(error, [&] {
+        require(out != nullptr, "The result pointer is NULL.");
+        *out = floatllm::device_info(index);
+    });
+}
+
+floatllm_status floatllm_model_open(const char *path, size_t path_len, floatllm_model **out, char **error) {
+    return guarded(error, [&] {
+        require(out != nullptr, "The result pointer is NULL.");
+        *out = new floatllm_model{std::make_shared<floatllm::GgufFile>(path_text(path, path_len))};
+    });
+}
+
+void floatllm_model_close(floatllm_model *model) { delete model; }
+
+size_t floatllm_model_tensor_count(const floatllm_model *model) {
+    return model == nullptr ? 0 : model->file->tensors().size();
+}
+
+floatllm_status floatllm_model_tensor(const floatllm_model *model, size_t index, floatllm_tensor_info *out,
+                                      char **error) {
+    return guarded(error, [&] {
+        require(model != nullptr && out != nullptr, "A pointer is NULL.");
+        require(index < model->file->tensors().size(), "There is no tensor of that index.");
+        const floatllm::Tensor &t = model->file->tensors()[index];
+        *out = {
+            t.name.c_str(), ggml_type_name(t.type), {t.ne[0], t.ne[1], t.ne[2], t.ne[3]}, t.offset, t.size};
+    });
+}
+
+size_t floatllm_model_meta_count(const floatllm_model *model) {
+    return model == nullptr ? 0 : model->file->metas().size();
+}
+
+floatllm_status floatllm_model_meta(const floatllm_model *model, size_t index, floatllm_meta_info *out,
+                                    char **error) {
+    return guarded(error, [&] {
+        require(model != nullptr && out != nullptr, "A pointer is NULL.");
+        require(index < model->file->metas().size(), "There is no metadata of that index.");
+        const floatllm::Meta &m = model->file->metas()[index];
+        *out = {m.key.c_str(), static_cast<int32_t>(m.type), static_cast<int32_t>(m.element), m.count,
+                m.size};
+    });
+}
+
+floatllm_status floatllm_model_meta_read(const floatllm_model *model, size_t index, void *buffer,
+                                         size_t capacity, char **error) {
+    return guarded(error, [&] {
+        require(model != nullptr, "The model is NULL.");
+        require(index < model->file->metas().size(), "There is no metadata of that index.");
+        const floatllm::Meta &m = model->file->metas()[index];
+        require(capacity >= m.size && (buffer != nullptr || m.size == 0),
+                "The buffer is smaller than the value.");
+        model->file->file(0).read_at(m.offset, buffer, static_cast<size_t>(m.size));
+    });
+}
+
+floatllm_status floatllm_plan_create(floatllm_model *model, const floatllm_plan_params *params,
+                                     floatllm_plan **out, char **error) {
+    return guarded(error, [&] {
+        require(model != nullptr && params != nullptr && out != nullptr, "A pointer is NULL.");
+        require(params->struct_size == sizeof(floatllm_plan_params),
+                "The plan's parameters are of another version.");
+        require(params->mode == FLOATLLM_MODE_RUN || params->mode == FLOATLLM_MODE_MAP,
+                "The mode is neither run nor map.");
+        require(params->io >= FLOATLLM_IO_AUTO && params->io <= FLOATLLM_IO_DIRECT,
+                "The I/O mode is not one of 0 to 2.");
+        require(params->threads <= 512, "More than 512 threads are not possible.");
+        require(params->sequences <= 1024 && params->outputs <= 4096,
+                "More than 1024 sequences or 4096 outputs are not possible.");
+        require(params->width <= 4096, "A pass of more than 4096 positions is not possible.");
+        const ggml_backend_dev_t device =
+            floatllm::find_device(params->device == nullptr ? "" : params->device);
+        floatllm::PlanRequest request{};
+        request.mode = static_cast<floatllm_mode>(params->mode);
+        request.explicit_budget = params->memory > 0;
+        request.budget = request.explicit_budget ? floatllm::Budget{params->memory, "--memory"}
+                                                 : floatllm::safe_budget(floatllm::os::memory_bounds());
+        request.chunk = params->chunk;
+        request.io = params->io == FLOATLLM_IO_DIRECT ? floatllm::IoMode::Direct : floatllm::IoMode::Mmap;
+        request.ctx = params->ctx;
+        request.width = params->width;
+        request.sequences = std::max<uint32_t>(params->sequences, 1);
+        request.outputs = params->outputs > 0 ? params->outputs : request.sequences;
+        request.threads = params->threads > 0 ? params->threads : floatllm::os::usable_cpus();
+        auto plan = std::make_shared<floatllm::Plan>(
+            floatllm::make_plan(model->file, floatllm::device_facts(device), request));
+        if (params->io == FLOATLLM_IO_AUTO && plan->slots > 0 &&
+            floatllm::os::cached_share(model->file->file(0)) < 0.9) {
+            plan->io = floatllm::IoMode::Direct;
+        }
+        std::string json = floatllm::plan_json(*plan);
+        *out = new floatllm_plan{std::move(plan), std::move(json)};
+    });
+}
+
+void floatllm_plan_close(floatllm_plan *plan) { delete plan; }
+
+const char *floatllm_plan_json(const floatllm_plan *plan, size_t *length) {
+    if (length != nullptr) {
+        *length = plan->json.size();
+    }
+    return plan->json.c_str();
+}
+
+floatllm_status floatllm_session_open(floatllm_plan *plan, floatllm_session **out, char **error) {
+    return guarded(error, [&] {
+        require(plan != nullptr && out != nullptr, "A pointer is NULL.");
+        *out = new floatllm_session{std::make_unique<floatllm::Session>(plan->plan)};
+    });
+}
+
+void floatllm_session_close(floatllm_session *session) { delete session; }
+
+void floatllm_session_on_event(floatllm_session *session, floatllm_event_fn on_event, void *user) {
+    if (on_event == nullptr) {
+        session->session->on_event(nullptr);
+        return;
+    }
+    session->session->on_event(
+        [on_event, user](const floatllm_event &event) { return on_event(&event, user) == 0; });
+}
+
+floatllm_status floatllm_session_forward(floatllm_session *session, const int32_t *tokens, size_t count,
+                                         float *logits, size_t vocab, char **error) {
+    return guarded(error, [&] {
+        require(session != nullptr && tokens != nullptr && logits != nullptr, "A pointer is NULL.");
+        require(vocab == floatllm_session_vocab(session),
+                "The room for logits is not of the vocabulary's size.");
+        session->session->append({{0, tokens, count, logits, 1}});
+    });
+}
+
+floatllm_status floatllm_session_append(floatllm_session *session, const floatllm_addition *additions,
+                                        size_t count, char **error) {
+    return guarded(error, [&] {
+        require(session != nullptr && (additions != nullptr || count == 0), "A pointer is NULL.");
+        std::vector<floatllm::Addition> all;
+        for (size_t i = 0; i < count; ++i) {
+            const floatllm_addition &a = additions[i];
+            require(a.tokens != nullptr && (a.logits != nullptr || a.outputs == 0), "A pointer is NULL.");
+            all.push_back({a.sequence, a.tokens, a.count, a.logits, a.outputs});
+        }
+        session->session->append(all);
+    });
+}
+
+floatllm_status floatllm_session_truncate(floatllm_session *session, uint32_t sequence, size_t length,
+                                          char **error) {
+    return guarded(error, [&] {
+        require(session != nullptr, "The session is NULL.");
+        session->session->truncate(sequence, length);
+    });
+}
+
+size_t floatllm_session_length(const floatllm_session *session, uint32_t sequence) {
+    return session->session->length(sequence);
+}
+size_t floatllm_session_context(const floatllm_session *session) { return session->session->plan().ctx; }
+size_t floatllm_session_vocab(const floatllm_session *session) {
+    return session->session->plan().program.dims.vocab;
+}
+
+floatllm_status floatllm_session_map(floatllm_session *session, double *sums, size_t count, char **error) {
+    return guarded(error, [&] {
+        require(session != nullptr && sums != nullptr, "A pointer is NULL.");
+        require(count == session->session->plan().model->tensors().size(),
+                "The room for sums is not of the tensors' number.");
+        session->session->map(sums);
+    });
+}
+
+}  // extern "C"

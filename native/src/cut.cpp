@@ -1,0 +1,237 @@
+#include "cut.h"
+
+#include <algorithm>
+#include <stdexcept>
+
+namespace floatllm {
+
+namespace {
+
+uint64_t round_up(uint64_t value, uint64_t to) { return (value + to - 1) / to * to; }
+
+class Cutter {
+  public:
+    Cutter(const GgufFile &model, const Program &program, const DeviceFacts &device, uint32_t sequences)
+        : model_(model), program_(program), device_(device), sequences_(sequences) {}
+
+    uint64_t smallest() const {
+        uint64_t most = 0;
+        for (size_t op = 0; op < program_.ops.size(); ++op) {
+            const Op &o = program_.ops[op];
+            if (o.rows > o.grain) {
+                most = std::max(most, static_cast<uint64_t>(o.grain) * row_bytes(o) + edges());
+            } else {
+                most = std::max(most, cost({step(op, 0, o.rows)}));
+            }
+        }
+        return most;
+    }
+
+    std::vector<Chunk> cut(uint64_t cap) {
+        cap_ = cap;
+        size_t begin = 0;
+        while (begin < program_.ops.size()) {
+            const size_t end =
+                run_end(begin, [](const Op &a, const Op &b) { return a.layer == b.layer && a.layer >= 0; });
+            add_layer(begin, end);
+            begin = end;
+        }
+        close();
+        return std::move(chunks_);
+    }
+
+  private:
+    template <typename Same>
+    size_t run_end(size_t begin, Same same) const {
+        size_t end = begin + 1;
+        while (end < program_.ops.size() && same(program_.ops[begin], program_.ops[end])) {
+            ++end;
+        }
+        return end;
+    }
+
+    void add_layer(size_t begin, size_t end) {
+        if (add_whole(begin, end)) {
+            return;
+        }
+        while (begin < end) {
+            const size_t half = run_end(begin, [](const Op &a, const Op &b) {
+                return a.layer == b.layer && a.layer >= 0 && a.half == b.half;
+            });
+            if (!add_whole(begin, half)) {
+                for (size_t op = begin; op < half; ++op) {
+                    if (!add_whole(op, op + 1)) {
+                        add_rows(op);
+                    }
+                }
+            }
+            begin = half;
+        }
+    }
+
+    // Adds operations as one piece that no chunk border cuts; false when they exceed a chunk.
+    bool add_whole(size_t begin, size_t end) {
+        std::vector<Step> steps;
+        for (size_t op = begin; op < end; ++op) {
+            const Op &o = program_.ops[op];
+            // Thin rows of mode map would make sums larger than the weights.
+            if (program_.touch_rows > 0 && o.rows > program_.touch_rows) {
+                return false;
+            }
+            steps.push_back(step(op, 0, o.rows));
+        }
+        return add(steps);
+    }
+
+    void add_rows(size_t op) {
+        const Op &o = program_.ops[op];
+        const uint64_t fit = cap_ > edges() ? (cap_ - edges()) / row_bytes(o) : 0;
+        int64_t most = std::max<int64_t>(o.grain, static_cast<int64_t>(fit) / o.grain * o.grain);
+        if (program_.touch_rows > 0) {
+            most = std::min(most, program_.touch_rows);
+        }
+        const int64_t slices = (o.rows + most - 1) / most;
+        const int64_t each = static_cast<int64_t>(
+            round_up(static_cast<uint64_t>((o.rows + slices - 1) / slices), static_cast<uint64_t>(o.grain)));
+        for (int64_t row_begin = 0; row_begin < o.rows; row_begin += each) {
+            if (!add({step(op, row_begin, std::min(o.rows, row_begin + each))})) {
+                throw std::logic_error("a row slice exceeds its chunk; this is a defect of FloatLLM");
+            }
+        }
+    }
+
+    uint64_t row_bytes(const Op &o) const {
+        return model_.tensors()[static_cast<size_t>(o.weight)].row_bytes();
+    }
+
+    // What a slice takes beyond its bytes: it may begin and end inside a granule, and be padded.
+    uint64_t edges() const { return 2 * device_.granularity + device_.alignment + device_.tensor_slack; }
+
+    bool add(const std::vector<Step> &steps) {
+        const uint64_t bytes = cost(steps);
+        uint64_t tensors = 0;
+        for (const Step &s : steps) {
+            tensors += graph_tensors(program_.ops[static_cast<size_t>(s.op)].kind, sequences_);
+        }
+        if (bytes > cap_) {
+            return false;
+        }
+        if (used_ + bytes > cap_ || tensors_ + tensors > kMostGraphTensors) {
+            close();
+        }
+        used_ += bytes;
+        tensors_ += tensors;
+        open_.insert(open_.end(), steps.begin(), steps.end());
+        return true;
+    }
+
+    void close() {
+        if (open_.empty()) {
+            return;
+        }
+        chunks_.push_back(chunk(std::move(open_)));
+        open_.clear();
+        used_ = 0;
+        tensors_ = 0;
+    }
+
+    // Rows [begin, end) of what the operation takes, as rows of the tensor.
+    Step step(size_t op, int64_t begin, int64_t end) const {
+        const int64_t first = program_.ops[op].row_first;
+        return {static_cast<int>(op), first + begin, first + end};
+    }
+
+    uint64_t cost(const std::vector<Step> &steps) const {
+        const Chunk c = chunk(steps);
+        return device_.maps_host ? c.mapped_bytes : c.device_bytes;
+    }
+
+    Chunk chunk(std::vector<Step> steps) const {
+        Chunk c{};
+        for (const Step &s : steps) {
+            const Op &o = program_.ops[static_cast<size_t>(s.op)];
+            if (o.weight < 0) {
+                continue;
+            }
+            const Tensor &t = model_.tensors()[static_cast<size_t>(o.weight)];
+            const bool cut = s.row_end > s.row_begin;
+            const int64_t begin = cut ? s.row_begin : 0;
+            const int64_t end = cut ? s.row_end : t.rows();
+            c.parts.push_back({o.weight, begin, end, t.file,
+                               t.offset + static_cast<uint64_t>(begin) * t.row_bytes(),
+                               static_cast<uint64_t>(end - begin) * t.row_bytes()});
+        }
+        std::sort(c.parts.begin(), c.parts.end(), [](const Part &a, const Part &b) {
+            return a.file != b.file ? a.file < b.file : a.offset < b.offset;
+        });
+        c.parts.erase(std::unique(c.parts.begin(), c.parts.end(),
+                                  [](const Part &a, const Part &b) {
+                                      return a.file == b.file && a.offset == b.offset && a.size == b.size;
+                                  }),
+                      c.parts.end());
+        for (const Part &p : c.parts) {
+            c.weight_bytes += p.size;
+            c.device_bytes += round_up(p.size + device_.tensor_slack, device_.alignment);
+            const uint64_t begin = p.offset / device_.granularity * device_.granularity;
+            const uint64_t end = round_up(p.offset + p.size, device_.granularity);
+            if (!c.extents.empty() && c.extents.back().file == p.file &&
+                begin <= c.extents.back().offset + c.extents.back().size) {
+                c.extents.back().size = std::max(c.extents.back().size, end - c.extents.back().offset);
+            } else {
+                c.extents.push_back({p.file, begin, end - begin});
+            }
+        }
+        for (const Extent &e : c.extents) {
+            c.mapped_bytes += e.size;
+        }
+        c.steps = std::move(steps);
+        return c;
+    }
+
+    const GgufFile &model_;
+    const Program &program_;
+    const DeviceFacts &device_;
+    const uint32_t sequences_;
+    uint64_t cap_ = 0;
+    uint64_t used_ = 0;
+    uint64_t tensors_ = 0;
+    std::vector<Step> open_;
+    std::vector<Chunk> chunks_;
+};
+
+}  // namespace
+
+uint64_t graph_tensors(OpKind kind, uint32_t sequences) {
+    switch (kind) {
+        case OpKind::Norm:
+            return 6;
+        case OpKind::MatMul:
+            return 8;
+        case OpKind::Attention:
+            return 24 + uint64_t{12} * sequences;
+        case OpKind::Add:
+        case OpKind::Bias:
+        case OpKind::SwiGlu:
+        case OpKind::GeGlu:
+        case OpKind::Gather:
+            return 4;
+        case OpKind::HeadNorm:
+            return 8;
+        case OpKind::Touch:
+            return 6;
+        case OpKind::Peek:
+            break;
+    }
+    return 2;
+}
+
+uint64_t smallest_chunk(const GgufFile &model, const Program &program, const DeviceFacts &device) {
+    return Cutter(model, program, device, 1).smallest();
+}
+
+std::vector<Chunk> cut_program(const GgufFile &model, const Program &program, const DeviceFacts &device,
+                               uint32_t sequences, uint64_t cap) {
+    return Cutter(model, program, device, sequences).cut(cap);
+}
+
+}  // namespace floatllm

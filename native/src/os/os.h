@@ -1,0 +1,107 @@
+// Everything that differs by operating system. posix.cpp and windows.cpp are its two halves.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <string>
+#include <vector>
+
+namespace floatllm::os {
+
+// A regular file open for reading. Not copyable; closing it leaves its mappings in place.
+class File {
+  public:
+    // Throws Error(FLOATLLM_ERROR_MODEL) for a missing file, a folder, or anything but a regular file.
+    explicit File(const std::string &path);
+    ~File();
+    File(const File &) = delete;
+    File &operator=(const File &) = delete;
+
+    const std::string &path() const { return path_; }
+    uint64_t size() const { return size_; }
+    // Reads exactly `count` bytes at `offset`. Throws Error(FLOATLLM_ERROR_ENGINE) when the file ends
+    // earlier (it shrank since it was opened) or the read fails.
+    void read_at(uint64_t offset, void *buffer, size_t count) const;
+
+    // Opens a second handle that reads past the system's page cache. False, with the reason in `why`,
+    // where the file system has no such reads; read_direct() then reads through the cache.
+    bool open_direct(std::string &why);
+    // Like read_at(), past the page cache. Offset, buffer and count must be multiples of kDirectAlignment;
+    // the part of `count` beyond the end of the file is left alone.
+    void read_direct(uint64_t offset, void *buffer, size_t count) const;
+
+  private:
+    friend class Mapping;
+    std::string path_;
+    uint64_t size_ = 0;
+    intptr_t handle_ = -1;
+    intptr_t direct_ = -1;
+};
+
+// At least the sector size of every disk in use, and a page.
+constexpr size_t kDirectAlignment = 4096;
+
+// A read-only window of a file in memory. `offset` must be a multiple of map_granularity().
+//
+// A file that becomes shorter while it is mapped does not end the process: the lost bytes read as zero
+// and intact() tells.
+class Mapping {
+  public:
+    Mapping() = default;
+    // Maps the window; populate() reads it in. Throws Error(FLOATLLM_ERROR_ENGINE).
+    Mapping(const File &file, uint64_t offset, size_t size);
+    ~Mapping();
+    Mapping(Mapping &&other) noexcept;
+    Mapping &operator=(Mapping &&other) noexcept;
+
+    void *data() const { return data_; }
+    size_t size() const { return size_; }
+    // Reads a part of the window in. Different parts may be read from different threads at once.
+    // Throws Error(FLOATLLM_ERROR_ENGINE) when the disk fails or the file became shorter.
+    void populate(size_t begin, size_t count) const;
+    bool intact() const;
+
+  private:
+    void *data_ = nullptr;
+    size_t size_ = 0;
+    int guard_ = -1;
+};
+
+// Memory of its own, in whole pages, zero at first.
+class Pages {
+  public:
+    Pages() = default;
+    // Throws Error(FLOATLLM_ERROR_ENGINE).
+    explicit Pages(size_t size);
+    ~Pages();
+    Pages(Pages &&other) noexcept;
+    Pages &operator=(Pages &&other) noexcept;
+
+    void *data() const { return data_; }
+    size_t size() const { return size_; }
+
+  private:
+    void *data_ = nullptr;
+    size_t size_ = 0;
+};
+
+// Share of the file's first `size` bytes that is in the page cache, 0 to 1; 0 where the system does not tell.
+double cached_share(const File &file);
+
+// Size of a memory page, and the finest multiple at which a file can be mapped.
+size_t page_size();
+size_t map_granularity();
+
+// CPUs this process may run on: affinity, and a cgroup's CPU quota rounded up. At least 1.
+unsigned usable_cpus();
+
+// One bound on memory: how many more bytes this process can take before `source` refuses.
+struct MemoryBound {
+    uint64_t bytes;
+    std::string source;
+};
+
+// Every bound that this system states: free memory, each ancestor cgroup, address space, ...
+std::vector<MemoryBound> memory_bounds();
+
+}  // namespace floatllm::os

@@ -1,0 +1,67 @@
+#include "pass.h"
+
+#include <algorithm>
+#include <cmath>
+
+#include "plan.h"
+
+namespace floatllm {
+
+std::vector<Pass> make_passes(const std::vector<Addition> &additions, const std::vector<size_t> &lengths,
+                              const PassLimits &limits) {
+    std::vector<Pass> passes(1);
+    int64_t mask = 0;
+    for (const Addition &addition : additions) {
+        const size_t first_wanted = addition.count - addition.outputs;
+        for (size_t done = 0; done < addition.count;) {
+            size_t room = limits.width - passes.back().tokens.size();
+            // Beyond the tokens without logits, each takes one of the outputs.
+            const size_t silent = first_wanted > done ? first_wanted - done : 0;
+            room = std::min(room, silent + limits.outputs - passes.back().wanted.size());
+            if (room == 0) {
+                passes.emplace_back();
+                mask = 0;
+                continue;
+            }
+            Pass &pass = passes.back();
+            const size_t count = std::min(room, addition.count - done);
+            const size_t begin = lengths[addition.sequence] + done;
+            const size_t seen = (begin + count + kKvGrain - 1) / kKvGrain * kKvGrain;
+            pass.shape.segments.push_back({addition.sequence, static_cast<int64_t>(pass.tokens.size()),
+                                           static_cast<int64_t>(count), static_cast<int64_t>(seen), mask});
+            mask += static_cast<int64_t>(seen * count);
+            for (size_t i = 0; i < count; ++i) {
+                const size_t index = done + i;
+                if (index >= first_wanted) {
+                    pass.wanted.push_back(static_cast<int32_t>(pass.tokens.size()));
+                    pass.logits.push_back(addition.logits + (index - first_wanted) * limits.vocab);
+                }
+                pass.tokens.push_back(addition.tokens[index]);
+                pass.positions.push_back(static_cast<int32_t>(begin + i));
+                pass.cells.push_back(static_cast<int64_t>(addition.sequence * limits.cells + begin + i));
+            }
+            pass.shape.positions = static_cast<int64_t>(pass.tokens.size());
+            pass.shape.outputs = static_cast<int64_t>(pass.wanted.size());
+            done += count;
+        }
+    }
+    return passes;
+}
+
+void fill_mask(const Pass &pass, size_t window, std::vector<ggml_fp16_t> &mask) {
+    const ggml_fp16_t zero = ggml_fp32_to_fp16(0.0f);
+    const ggml_fp16_t hidden = ggml_fp32_to_fp16(-INFINITY);
+    mask.clear();
+    for (const Segment &segment : pass.shape.segments) {
+        for (int64_t i = 0; i < segment.count; ++i) {
+            const size_t row = mask.size();
+            mask.resize(row + static_cast<size_t>(segment.cells), hidden);
+            const size_t end =
+                static_cast<size_t>(pass.positions[static_cast<size_t>(segment.first + i)]) + 1;
+            const size_t seen = std::min(window, end);
+            std::fill_n(mask.begin() + static_cast<std::ptrdiff_t>(row + end - seen), seen, zero);
+        }
+    }
+}
+
+}  // namespace floatllm

@@ -1,0 +1,46 @@
+// What goes through the weights together: tokens of one or more sequences. Pure.
+#pragma once
+
+#include <cstdint>
+#include <vector>
+
+#include "ggml.h"
+#include "graph.h"
+
+namespace floatllm {
+
+// Tokens to append to a sequence, and room for the logits that follow the last `outputs` of them.
+struct Addition {
+    uint32_t sequence;
+    const int32_t *tokens;
+    size_t count;
+    float *logits;  // outputs * vocabulary
+    size_t outputs;
+};
+
+struct Pass {
+    PassShape shape;
+    std::vector<int32_t> tokens;
+    std::vector<int32_t> positions;  // of each token in its sequence
+    std::vector<int64_t> cells;      // of the KV cache that each token writes
+    std::vector<int32_t> wanted;     // tokens whose logits are wanted
+    std::vector<float *> logits;     // where these go
+};
+
+struct PassLimits {
+    size_t width;    // tokens
+    size_t outputs;  // logits
+    size_t cells;    // of the KV cache, for each sequence
+    size_t vocab;
+};
+
+// Fills as few passes as the limits allow, in order. `lengths` are the sequences' lengths before; each
+// sequence appears in at most one addition.
+std::vector<Pass> make_passes(const std::vector<Addition> &additions, const std::vector<size_t> &lengths,
+                              const PassLimits &limits);
+
+// Each token sees itself and what came before in its sequence, or the last `window` of these. The masks
+// of the segments stand one after the other, as Segment::mask says.
+void fill_mask(const Pass &pass, size_t window, std::vector<ggml_fp16_t> &mask);
+
+}  // namespace floatllm
