@@ -1,0 +1,63 @@
+"""The devices that ggml sees in this process."""
+
+from __future__ import annotations
+
+import ctypes
+from dataclasses import dataclass
+
+from floatllm import _lib
+
+_KINDS = {0: "cpu", 1: "gpu", 2: "integrated gpu", 3: "accelerator"}
+
+
+@dataclass(frozen=True)
+class Device:
+    """A device by ggml's name; memory in bytes; `maps_host` where it computes on host memory in place."""
+
+    name: str
+    description: str
+    kind: str
+    memory_free: int
+    memory_total: int
+    maps_host: bool
+
+
+def devices() -> tuple[Device, ...]:
+    """Every device, in ggml's order."""
+    lib = _lib.library()
+    info = _lib.DeviceInfo()
+    out = []
+    for index in range(lib.floatllm_device_count()):
+        _lib.call(lib, "floatllm_device", index, ctypes.byref(info))
+        out.append(
+            Device(
+                name=info.name.decode("utf-8", "replace"),
+                description=info.description.decode("utf-8", "replace"),
+                kind=_KINDS.get(info.type, f"type {info.type}"),
+                memory_free=info.memory_free,
+                memory_total=info.memory_total,
+                maps_host=bool(info.maps_host),
+            )
+        )
+    return tuple(out)
+
+
+@dataclass(frozen=True)
+class Versions:
+    """Of the loaded library: its own, its ABI's, and those of the ggml inside it."""
+
+    engine: str
+    abi: int
+    ggml: str
+    ggml_commit: str
+
+
+def versions() -> Versions:
+    """The loaded library's versions."""
+    lib = _lib.library()
+    return Versions(
+        engine=lib.floatllm_version().decode(),
+        abi=lib.floatllm_abi_version(),
+        ggml=lib.floatllm_ggml_version().decode(),
+        ggml_commit=lib.floatllm_ggml_commit().decode(),
+    )

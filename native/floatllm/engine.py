@@ -1,0 +1,246 @@
+"""A session over a plan: maps the chunks, computes, generates."""
+
+from __future__ import annotations
+
+import ctypes
+import math
+import weakref
+from array import array
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from floatllm import _lib
+from floatllm.errors import EngineError, UsageError
+from floatllm.interrupt import Note, noted
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Sequence
+    from types import TracebackType
+
+    from floatllm.plan import Plan
+
+
+@dataclass(frozen=True)
+class Event:
+    """Something the engine did.
+
+    `tensor` is an index into the model's tensors, or None where a whole chunk was computed and released;
+    `computed` says whether a graph computes on the tensor; `device` holds its bytes; `bytes` were mapped;
+    `seconds` is the time of a whole chunk.
+    """
+
+    chunk: int
+    chunks: int
+    tensor: int | None
+    computed: bool
+    device: str
+    bytes: int
+    seconds: float
+
+
+class _Hook:
+    """The C callback. An exception cannot cross C, so it stops the pass and is raised after it."""
+
+    def __init__(self) -> None:
+        self.on_event: Callable[[Event], None] | None = None
+        self.error: BaseException | None = None
+        self.note = Note()
+        self.function = _lib.EventFunction(self._call)
+
+    def _call(self, pointer: Any, _user: Any) -> int:
+        # Even with no listener this runs, so that Ctrl-C is seen at each event and not only after the pass.
+        if self.note.came:
+            return 1
+        try:
+            if self.on_event is not None:
+                self.on_event(_event(pointer.contents))
+        except BaseException as error:  # noqa: BLE001 (raised again behind C)
+            self.error = error
+            return 1
+        return 0
+
+
+def _event(info: _lib.EventInfo) -> Event:
+    whole = info.kind == _lib.EVENT_CHUNK
+    device = "" if info.device is None else info.device.decode("utf-8", "replace")
+    return Event(
+        chunk=info.chunk,
+        chunks=info.chunks,
+        tensor=None if whole else info.tensor,
+        computed=bool(info.computed),
+        device=device,
+        bytes=info.bytes,
+        seconds=info.seconds,
+    )
+
+
+class Engine:
+    """Takes all the memory its plan granted when made, and gives it back when closed."""
+
+    def __init__(self, plan: Plan) -> None:
+        """Opens a session on `plan`. Raises EngineError where memory or device cannot be had."""
+        lib = _lib.library()
+        handle = ctypes.c_void_p()
+        _lib.call(lib, "floatllm_session_open", plan.handle, ctypes.byref(handle))
+        self.plan = plan
+        self._handle = handle
+        self._hook = _Hook()
+        lib.floatllm_session_on_event(handle, self._hook.function, None)
+        self._finalizer = weakref.finalize(self, lib.floatllm_session_close, handle)
+
+    def close(self) -> None:
+        """Gives the memory back. Safe to call again."""
+        self._finalizer()
+
+    def __enter__(self) -> Engine:  # noqa: PYI034 (Self needs Python 3.11)
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def on_event(self, listen: Callable[[Event], None] | None) -> None:
+        """Calls `listen` for what later passes do; what it raises stops the pass and is raised there."""
+        self._hook.on_event = listen
+
+    @property
+    def length(self) -> int:
+        """Positions held, by the first sequence."""
+        return self.length_of(0)
+
+    def length_of(self, sequence: int) -> int:
+        """Positions held by a sequence; 0 for one that was not planned."""
+        return int(_lib.library().floatllm_session_length(self._open_handle(), sequence))
+
+    @property
+    def context(self) -> int:
+        """Positions that fit."""
+        return int(_lib.library().floatllm_session_context(self._open_handle()))
+
+    @property
+    def vocab(self) -> int:
+        """Logits of one position."""
+        return int(_lib.library().floatllm_session_vocab(self._open_handle()))
+
+    def truncate(self, length: int, sequence: int = 0) -> None:
+        """Forgets a sequence's positions from `length` on. Raises UsageError beyond the length held."""
+        if length < 0:
+            msg = f"Cannot keep {length} positions: the length must be 0 or more."
+            raise UsageError(msg)
+        _lib.call(_lib.library(), "floatllm_session_truncate", self._open_handle(), sequence, length)
+
+    def forward(self, tokens: Sequence[int]) -> memoryview[float]:
+        """Appends `tokens` and returns the `vocab` logits that follow the last: a memoryview of float32.
+
+        The view owns its memory. Raises UsageError for no token, one outside the vocabulary, or more
+        than the context still holds, and EngineError where the pass could not be finished.
+        """
+        return self.append([(0, tokens, 1)])[0][0]
+
+    def append(self, additions: Sequence[tuple[int, Sequence[int], int]]) -> list[list[memoryview[float]]]:
+        """Appends tokens to several sequences in as few passes over the weights as the plan's width allows.
+
+        Each addition is (sequence, tokens, outputs): logits are returned for the last `outputs` tokens, one
+        memoryview of `vocab` float32 each. Raises as forward() does; every sequence is then as it was.
+        """
+        vocab = self.vocab
+        native = (_lib.Addition * len(additions))()
+        rooms = []
+        for entry, (sequence, tokens, outputs) in zip(native, additions, strict=True):
+            if any(not 0 <= token < 2**31 for token in tokens):
+                msg = "A token id lies outside the vocabulary: ids run from 0 to below its size."
+                raise UsageError(msg)
+            ids = (ctypes.c_int32 * len(tokens))(*tokens)
+            room = (ctypes.c_float * (vocab * outputs))()
+            rooms.append((ids, room, outputs))
+            entry.sequence, entry.outputs, entry.count = sequence, outputs, len(tokens)
+            entry.tokens = ctypes.cast(ids, ctypes.POINTER(ctypes.c_int32))
+            entry.logits = ctypes.cast(room, ctypes.POINTER(ctypes.c_float))
+        self._call("floatllm_session_append", native, len(native))
+        return [_rows(room, vocab, outputs) for _, room, outputs in rooms]
+
+    def generate(
+        self, prompt: str | Sequence[int], max_tokens: int, *, ignore_end: bool = False
+    ) -> Iterator[int]:
+        """Appends `prompt`, then yields the likeliest next token, at most `max_tokens` of them.
+
+        Text is encoded as raw text by the model's tokenizer. Stops before a token that ends generation
+        unless `ignore_end`. Raises UsageError where prompt and tokens do not fit the context.
+        """
+        if isinstance(prompt, str):
+            prompt = self.plan.model.tokenizer.encode(prompt)
+        # Token ids alone need no tokenizer, so a model without one can still be run.
+        ends = frozenset() if ignore_end else self.plan.model.tokenizer.end_ids
+        check_fit(len(prompt), max_tokens, self.context - self.length)
+        step = prompt
+        for _ in range(max_tokens):
+            token = likeliest(self.forward(step))
+            if token in ends:
+                return
+            yield token
+            step = (token,)
+
+    def map(self, on_event: Callable[[Event], None] | None = None) -> array[float]:
+        """Maps, computes and releases every chunk of a plan made with mode="map".
+
+        Returns a float64 sum over all elements for each tensor, in the model's order; 0 for a type that
+        no matrix product takes. `on_event` is called as in on_event().
+        """
+        sums = array("d", bytes(8 * len(self.plan.model.tensors)))
+        view = (ctypes.c_double * len(sums)).from_buffer(sums) if len(sums) else None
+        before, self._hook.on_event = self._hook.on_event, on_event or self._hook.on_event
+        try:
+            self._call("floatllm_session_map", view, len(sums))
+        finally:
+            self._hook.on_event = before
+            del view
+        return sums
+
+    def _call(self, name: str, *arguments: Any) -> None:
+        with noted() as note:
+            self._hook.note = note
+            try:
+                _lib.call(_lib.library(), name, self._open_handle(), *arguments)
+            except EngineError:
+                if self._hook.error is None and not note.came:
+                    raise
+        error, self._hook.error = self._hook.error, None
+        if error is not None:
+            raise error
+
+    def _open_handle(self) -> ctypes.c_void_p:
+        if not self._finalizer.alive:
+            msg = "The engine was closed: make a new one from its plan."
+            raise UsageError(msg)
+        return self._handle
+
+
+def _rows(room: Any, vocab: int, count: int) -> list[memoryview[float]]:
+    whole = memoryview(room).cast("B").cast("f")
+    return [whole[i * vocab : (i + 1) * vocab] for i in range(count)]
+
+
+def check_fit(prompt: int, max_tokens: int, free: int) -> None:
+    """Raises UsageError unless `prompt` tokens and `max_tokens` more fit the `free` positions."""
+    if prompt == 0:
+        msg = "The prompt is empty and the model adds no token of its own: give at least one token."
+        raise UsageError(msg)
+    if max_tokens < 1:
+        msg = f"Cannot generate {max_tokens} tokens: ask for at least 1."
+        raise UsageError(msg)
+    if prompt + max_tokens > free:
+        msg = (
+            f"The prompt of {prompt} tokens and {max_tokens} more do not fit the context of {free}: "
+            f"use --ctx {prompt + max_tokens} or ask for fewer."
+        )
+        raise UsageError(msg)
+
+
+def likeliest(logits: memoryview[float]) -> int:
+    """Index of the largest logit, the first of equals. Raises EngineError where one is not a number."""
+    values = logits.tolist()
+    if math.isnan(sum(values)):
+        msg = "The engine computed logits that are not numbers: the model file is damaged or its weights are."
+        raise EngineError(msg)
+    return int(values.index(max(values)))

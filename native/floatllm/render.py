@@ -1,0 +1,208 @@
+"""Plain text and JSON for the command line."""
+
+from __future__ import annotations
+
+import json
+import math
+from array import array
+from typing import TYPE_CHECKING, Any
+
+from floatllm.errors import ModelError
+from floatllm.metadata import Entry, StringArray, Value
+from floatllm.sizes import format_size
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
+    from floatllm.devices import Device
+    from floatllm.model import Model
+    from floatllm.plan import Chunk, Plan
+
+SCHEMA_VERSION = 1
+# Longer arrays (a vocabulary) are counted, not listed.
+_LISTED = 16
+_TEXT = 60
+
+
+def printable(text: str) -> str:
+    """`text` with each character that a terminal would obey, or that breaks a line, written as an escape."""
+    if text.isprintable():
+        return text
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
+
+
+def table(head: Sequence[str], rows: Iterable[Sequence[str]], right: Sequence[int] = ()) -> str:
+    """Columns two spaces apart; those whose index is in `right` are aligned to the right."""
+    cells = [list(head), *(list(row) for row in rows)]
+    widths = [max(len(row[i]) for row in cells) for i in range(len(head))]
+    lines = []
+    for row in cells:
+        padded = (
+            cell.rjust(width) if i in right else cell.ljust(width)
+            for i, (cell, width) in enumerate(zip(row, widths, strict=True))
+        )
+        lines.append("  ".join(padded).rstrip())
+    return "\n".join(lines)
+
+
+def to_json(value: Any) -> str:
+    """`value` as one JSON document; a number that JSON lacks (nan, inf) becomes its name as text."""
+    return json.dumps(_finite(value), indent=2, ensure_ascii=True, allow_nan=False)
+
+
+def _finite(value: Any) -> Any:
+    if isinstance(value, float) and not math.isfinite(value):
+        return str(value)
+    if isinstance(value, dict):
+        return {key: _finite(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_finite(item) for item in value]
+    return value
+
+
+def devices_text(found: Sequence[Device]) -> str:
+    """A line for each device."""
+    return table(
+        ("NAME", "KIND", "FREE", "TOTAL", "HOST MEMORY", "DESCRIPTION"),
+        [
+            (
+                d.name,
+                d.kind,
+                format_size(d.memory_free),
+                format_size(d.memory_total),
+                "in place" if d.maps_host else "copied",
+                printable(d.description),
+            )
+            for d in found
+        ],
+        right=(2, 3),
+    )
+
+
+def inspect_text(model: Model) -> str:
+    """Metadata and tensors of a model."""
+    entries = model.metadata.entries.values()
+    keys = table(
+        ("KEY", "TYPE", "VALUE"),
+        [(printable(e.key), _type_text(e), _value_text(model, e)) for e in entries],
+    )
+    tensors = table(
+        ("TENSOR", "TYPE", "SHAPE", "OFFSET", "SIZE"),
+        [
+            (printable(t.name), t.type, str(list(t.shape)), str(t.offset), format_size(t.size))
+            for t in model.tensors
+        ],
+        right=(3, 4),
+    )
+    total = format_size(sum(t.size for t in model.tensors))
+    return (
+        f"{printable(model.path)}: {printable(model.architecture) or 'no architecture named'}, "
+        f"{len(model.tensors)} tensors, {total}\n\n{keys}\n\n{tensors}"
+    )
+
+
+def inspect_json(model: Model) -> dict[str, Any]:
+    """The same as one document; `value` is null for an array of more than 16."""
+    return {
+        "schema_version": SCHEMA_VERSION,
+        "file": model.path,
+        "architecture": model.architecture,
+        "metadata": [
+            {
+                "key": e.key,
+                "type": e.type,
+                "element_type": e.element_type,
+                "count": e.count,
+                "value": _plain(_value(model, e)) if e.count <= _LISTED else None,
+            }
+            for e in model.metadata.entries.values()
+        ],
+        "tensors": [
+            {"name": t.name, "type": t.type, "shape": list(t.shape), "offset": t.offset, "size": t.size}
+            for t in model.tensors
+        ],
+    }
+
+
+def _type_text(entry: Entry) -> str:
+    return f"{entry.element_type}[{entry.count}]" if entry.type == "array" else entry.type
+
+
+def _value(model: Model, entry: Entry) -> Value | None:
+    try:
+        return model.metadata[entry.key]
+    except ModelError:
+        return None  # one damaged value must not hide the others
+
+
+def _value_text(model: Model, entry: Entry) -> str:
+    if entry.count > _LISTED:
+        return "..."
+    value = _value(model, entry)
+    if value is None:
+        return "(damaged)"
+    text = printable(value if isinstance(value, str) else str(_plain(value)))
+    return text if len(text) <= _TEXT else text[: _TEXT - 3] + "..."
+
+
+def _plain(value: Value | None) -> Any:
+    return list(value) if isinstance(value, (StringArray, array)) else value
+
+
+def plan_text(plan: Plan) -> str:
+    """The budget and the chunks of a plan."""
+    memory = plan.memory
+    shares = ("pinned", "ring", "kv", "activations", "graph", "staging", "metadata")
+    sizes = {name: getattr(memory, name) for name in shares}
+    budget = ", ".join(f"{name} {format_size(size)}" for name, size in sizes.items() if size)
+    what = printable(plan.architecture) or "model"
+    weights = f"{plan.weights_tensors} tensors, {format_size(plan.weights_bytes)} of weights"
+    used, limit = format_size(memory.total), format_size(memory.limit)
+    lines = [
+        f"{what} on {plan.device}, mode {plan.mode}: {weights} in {chunks_text(plan)}",
+        f"memory {used} of {limit} ({printable(memory.source)}): {budget}",
+    ]
+    lines.append(f"reads by {plan.io}{_note(plan)}, {_stay(plan)}")
+    if plan.mode == "run":
+        lines.append(f"context {plan.ctx}, at most {plan.width} positions in a pass, {plan.threads} threads")
+    rows = [
+        (
+            str(c.index + 1),
+            str(len(c.parts)),
+            format_size(c.bytes),
+            format_size(c.mapped),
+            "pinned" if c.pinned else "streamed",
+            _extent(c),
+        )
+        for c in plan.chunks
+    ]
+    return "\n".join(
+        [*lines, "", table(("CHUNK", "PARTS", "WEIGHTS", "MAPPED", "KEPT", "FROM .. TO"), rows, (0, 1, 2, 3))]
+    )
+
+
+def _note(plan: Plan) -> str:
+    return f" ({printable(plan.io_note)})" if plan.io_note else ""
+
+
+def _stay(plan: Plan) -> str:
+    pinned = sum(chunk.pinned for chunk in plan.chunks)
+    if pinned == len(plan.chunks):
+        return "everything stays in memory"
+    return f"{pinned} chunks stay in memory, {len(plan.chunks) - pinned} stream through {plan.slots} slots"
+
+
+def chunks_text(plan: Plan) -> str:
+    """How many chunks: `1 chunk`, `7 chunks`."""
+    return f"{len(plan.chunks)} chunk{'' if len(plan.chunks) == 1 else 's'}"
+
+
+def _extent(chunk: Chunk) -> str:
+    if not chunk.parts:
+        return ""
+    first, last = chunk.parts[0], chunk.parts[-1]
+    names = [
+        printable(part.tensor) + (f"[{part.row_begin}:{part.row_end}]" if part.sliced else "")
+        for part in (first, last)
+    ]
+    return names[0] if len(chunk.parts) == 1 else " .. ".join(names)

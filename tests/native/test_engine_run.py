@@ -1,0 +1,214 @@
+"""The forward pass and generation: exact across budgets, right against numpy and llama.cpp."""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from floatllm import Engine, Model, UsageError
+from gguf import GGMLQuantizationType as Type
+from installed import Installed
+from llama_numpy import logits, nmse
+
+_TOKENS = [1, 5, 250, 17, 17, 0, 99, 254, 3, 42, 42, 8]
+# Quantised weights are multiplied by activations that ggml rounds to 8 bits, in blocks.
+_EXACT, _ROUNDED = 1e-5, 1e-3
+
+
+def _forward(model: Model, tokens: list[int], **plan: Any) -> np.ndarray:
+    with Engine(model.plan(device="CPU", **plan)) as session:
+        return np.array(session.forward(tokens))
+
+
+@pytest.mark.parametrize(
+    ("dimensions", "limit"),
+    [
+        ({}, _EXACT),
+        ({"tied": True}, _EXACT),
+        ({"rope_freqs": True}, _EXACT),
+        ({"kv_heads": 4}, _EXACT),
+        ({"kv_heads": 1, "layers": 1}, _EXACT),
+        ({"rope_base": 500000.0, "eps": 1e-3}, _EXACT),
+        ({"matrix": Type.F16, "embd": Type.F16}, _EXACT),
+        ({"matrix": Type.BF16, "embd": Type.BF16}, 1e-4),
+        ({"matrix": Type.Q8_0, "embd": Type.Q8_0, "tied": True}, _ROUNDED),
+        ({"matrix": Type.Q4_0, "embd": Type.F16}, _ROUNDED),
+        ({"matrix": Type.Q4_1, "embd": Type.Q8_0}, _ROUNDED),
+        ({"matrix": Type.Q5_0}, _ROUNDED),
+        ({"vocab": 1000}, _EXACT),
+    ],
+    ids=str,
+)
+def test_logits_match_numpy(
+    engine: Installed, made: Callable[..., Path], dimensions: dict[str, Any], limit: float
+) -> None:
+    path = made(**dimensions)
+    expected = logits(path, _TOKENS)
+    with Model.open(path) as model:
+        assert nmse(_forward(model, _TOKENS), expected[-1]) <= limit
+        # Token by token, through the KV cache.
+        with Engine(model.plan(device="CPU")) as session:
+            for token, row in zip(_TOKENS, expected, strict=True):
+                assert nmse(np.array(session.forward([token])), row) <= limit
+
+
+@pytest.mark.parametrize("kind", [Type.F32, Type.F16, Type.Q8_0, Type.Q4_0, Type.Q4_1])
+def test_chunks_change_no_bit(engine: Installed, made: Callable[..., Path], kind: Type) -> None:
+    path = made(matrix=kind, embd=kind, embed=128, feed=384, vocab=512)
+    with Model.open(path) as model:
+        counts = set()
+        found = set()
+        for plan in ({}, {"chunk": "600K"}, {"chunk": "200K"}, {"chunk": "120K"}, {"memory": "12M"}):
+            chunked = model.plan(device="CPU", ctx=256, **plan)
+            counts.add(len(chunked.chunks))
+            with Engine(chunked) as session:
+                first = session.forward(_TOKENS[:5])
+                second = session.forward(_TOKENS[5:])
+                third = session.forward([7])
+                found.add(first.tobytes() + second.tobytes() + third.tobytes())
+        assert len(counts) > 2
+        assert len(found) == 1
+
+
+def test_smollm_gives_the_same_tokens_at_every_budget_and_as_llama_cpp(
+    engine: Installed, smollm: Path, greedy: list[dict[str, Any]]
+) -> None:
+    with Model.open(smollm) as model:
+        counts = []
+        budgets: tuple[dict[str, Any], ...] = (
+            {},
+            {"memory": "48M"},
+            {"memory": "64M", "chunk": "3M"},
+            {"chunk": "30M", "ctx": 512},
+        )
+        for budget in budgets:
+            plan = model.plan(device="CPU", **budget)
+            counts.append(len(plan.chunks))
+            with Engine(plan) as session:
+                for recorded in greedy:
+                    session.truncate(0)
+                    found = list(session.generate(recorded["prompt"], len(recorded["tokens"])))
+                    assert found == recorded["tokens"], (budget, recorded["prompt"])
+    assert counts[0] == 1
+    assert min(counts[1:]) > 1
+    assert len(set(counts)) == len(budgets)
+
+
+def test_truncate_goes_back(engine: Installed, tiny: Path) -> None:
+    with Model.open(tiny) as model, Engine(model.plan(device="CPU", ctx=64)) as session:
+        whole = session.forward(_TOKENS).tobytes()
+        assert session.length == len(_TOKENS)
+        session.truncate(4)
+        session.forward([9, 9])
+        session.truncate(4)
+        assert session.forward(_TOKENS[4:]).tobytes() == whole
+        assert (session.context, session.vocab) == (64, 256)
+        with pytest.raises(UsageError):
+            session.truncate(session.length + 1)
+
+
+def test_logits_outlive_the_engine(engine: Installed, tiny: Path) -> None:
+    with Model.open(tiny) as model, Engine(model.plan(device="CPU")) as session:
+        view = session.forward([1])
+        kept = view.tolist()
+        session.forward([2])
+    assert view.format == "f"
+    assert view.tolist() == kept
+
+
+def test_closing_order_does_not_matter(engine: Installed, tiny: Path) -> None:
+    model = Model.open(tiny)
+    plan = model.plan(device="CPU")
+    session = Engine(plan)
+    model.close()
+    expected = session.forward([1, 2]).tolist()
+    del plan
+    session.truncate(0)
+    assert session.forward([1, 2]).tolist() == expected
+    session.close()
+    session.close()
+    with pytest.raises(UsageError, match="closed"):
+        session.forward([1])
+
+
+@pytest.mark.parametrize("tokens", [[], [-1], [256], [2**31], [1] * 65])
+def test_tokens_that_cannot_be_appended_are_refused(engine: Installed, tiny: Path, tokens: list[int]) -> None:
+    with Model.open(tiny) as model, Engine(model.plan(device="CPU", ctx=64)) as session:
+        with pytest.raises(UsageError):
+            session.forward(tokens)
+        assert session.length == 0
+        session.forward([1] * 64)
+        with pytest.raises(UsageError):
+            session.forward([1])
+
+
+def test_generation_stops_at_the_end_token_unless_told_not_to(engine: Installed, tiny: Path) -> None:
+    with Model.open(tiny) as model:
+        plan = model.plan(device="CPU")
+        with Engine(plan) as session:
+            tokens = list(session.generate([65], 12, ignore_end=True))
+        assert len(tokens) == 12
+        model.tokenizer.end_ids = frozenset({tokens[5]})
+        with Engine(plan) as session:
+            assert list(session.generate([65], 12)) == tokens[: tokens.index(tokens[5])]
+
+
+def test_run_prints_the_text_alone(engine: Installed, smollm: Path, greedy: list[dict[str, Any]]) -> None:
+    with Model.open(smollm) as model:
+        expected = model.tokenizer.decode(greedy[0]["tokens"])
+    assert expected.startswith(" Paris.")
+    outputs = set()
+    for memory in ((), ("--memory", "48M")):
+        done = engine.run("run", smollm, "-p", greedy[0]["prompt"], "-n", 16, "--device", "CPU", *memory)
+        assert done.returncode == 0, done.stderr
+        assert re.fullmatch(r"\[FloatLLM\] 5 prompt tokens in .* \| 16 tokens at .*\n", done.stderr)
+        outputs.add(done.stdout)
+    assert outputs == {expected}
+    loud = engine.run("run", smollm, "-p", greedy[0]["prompt"], "-n", 16, "--memory", "48M", "-v")
+    assert loud.stdout == expected
+    assert "[FloatLLM] Mapped output_norm.weight | Shape: [576, 1, 1, 1]" in loud.stderr
+    assert loud.stderr.count("Engine successfully mapped.") == 1
+
+
+def test_what_does_not_fit_the_context_names_the_one_that_does(engine: Installed, tiny: Path) -> None:
+    refused = engine.run("run", tiny, "-p", "hello", "-n", 60, "--ctx", 64)
+    assert refused.returncode == 2
+    assert "--ctx 65" in refused.stderr
+    assert engine.run("run", tiny, "-p", "hello", "-n", 60, "--ctx", 65).returncode == 0
+    # Without -n, what is left of the context is what there is to write.
+    assert engine.run("run", tiny, "-p", "hello", "--ctx", 32).returncode == 0
+    empty = engine.run("run", tiny, "-p", "", "-n", 4)
+    assert empty.returncode == 2
+    assert "prompt is empty" in empty.stderr
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="POSIX signals")
+def test_ctrl_c_stops_quietly(engine: Installed, smollm: Path) -> None:
+    command = engine.command("run", smollm, "-p", "Once upon a time", "-n", 3000, "--ctx", 4096)
+    with subprocess.Popen(command, env=engine.env, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as child:
+        assert child.stdout is not None
+        assert child.stderr is not None
+        assert child.stdout.read(8)
+        child.send_signal(signal.SIGINT)
+        assert child.wait(timeout=60) == 130
+        assert b"Traceback" not in child.stderr.read()
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="POSIX pipes")
+def test_a_reader_that_leaves_stops_the_run_quietly(engine: Installed, smollm: Path) -> None:
+    command = engine.command("run", smollm, "-p", "Once upon a time", "-n", 3000, "--ctx", 4096)
+    with subprocess.Popen(command, env=engine.env, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as child:
+        assert child.stdout is not None
+        assert child.stderr is not None
+        os.read(child.stdout.fileno(), 4)
+        child.stdout.close()
+        assert child.wait(timeout=60) == 141
+        assert child.stderr.read() == b""
