@@ -1,0 +1,3 @@
+from floatllm_build.cli import main
+
+main()

@@ -1,0 +1,66 @@
+"""Brings the engine's sources into a build folder by content.
+
+The compiler then sees one path whatever environment the tool lives in, a read-only installation is no
+hindrance, and a file whose content did not change keeps its time stamp and is not compiled again.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from floatllm_build.files import write_whole
+
+_PARTS = ("native", "presets", "ggml")
+_SKIPPED_FOLDERS = {"build", "source", "__pycache__"}
+_SKIPPED_SUFFIXES = {".pyc", ".so", ".dylib", ".dll"}
+
+
+@dataclass(frozen=True)
+class Staged:
+    """How many files were written and removed; both 0 where nothing had changed."""
+
+    written: int
+    removed: int
+
+
+def read_sources(data: Path) -> dict[str, bytes]:
+    """Content by POSIX path of everything that a build is made from, below the folder `data`."""
+    paths = [data / "LICENSE"] if (data / "LICENSE").is_file() else []
+    for part in _PARTS:
+        paths += (data / part).rglob("*")
+    return {
+        path.relative_to(data).as_posix(): path.read_bytes()
+        for path in sorted(paths)
+        if _is_source(data, path)
+    }
+
+
+def _is_source(data: Path, path: Path) -> bool:
+    parts = path.relative_to(data).parts
+    # `build` and `source` are skipped where a checkout has them: native/build, ggml/source.
+    skipped = "__pycache__" in parts or (len(parts) > 2 and parts[1] in _SKIPPED_FOLDERS)
+    return path.is_file() and not skipped and path.suffix not in _SKIPPED_SUFFIXES
+
+
+def digests(sources: Mapping[str, bytes]) -> dict[str, str]:
+    return {path: hashlib.sha256(content).hexdigest() for path, content in sources.items()}
+
+
+def stage(sources: Mapping[str, bytes], target: Path) -> Staged:
+    """Makes the folder `target` hold exactly `sources`, touching only files that differ."""
+    removed = 0
+    for path in target.rglob("*") if target.is_dir() else ():
+        inside = path.relative_to(target).as_posix()
+        if (path.is_file() or path.is_symlink()) and inside not in sources:
+            path.unlink()
+            removed += 1
+    written = 0
+    for name, content in sources.items():
+        path = target / name
+        if not path.is_file() or path.read_bytes() != content:
+            write_whole(path, content)
+            written += 1
+    return Staged(written=written, removed=removed)

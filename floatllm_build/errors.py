@@ -1,0 +1,41 @@
+"""The error tree. Each message says what happened, why, and what to do; each class has its exit code."""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+
+class FloatllmBuildError(Exception):
+    """Base of all errors that end the tool with a message instead of a traceback."""
+
+    exit_code: ClassVar[int] = 1
+
+
+class UsageFaultError(FloatllmBuildError):
+    """An argument or a file given by the user makes no sense."""
+
+    exit_code = 2
+
+
+class MissingError(FloatllmBuildError):
+    """Something that the request needs is not on this machine."""
+
+    exit_code = 3
+
+
+class BuildFailedError(FloatllmBuildError):
+    """Configuring, compiling or packaging failed."""
+
+    exit_code = 4
+
+
+class NotProvenError(FloatllmBuildError):
+    """The engine was built, but the proof says: wrong device or wrong numbers."""
+
+    exit_code = 5
+
+
+class SourceFaultError(FloatllmBuildError):
+    """The ggml source could not be fetched, or is not what was pinned."""
+
+    exit_code = 6

@@ -1,0 +1,240 @@
+"""The steps in their order. The only module that knows it; no step calls the next."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import sys
+import time
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from floatllm_build.build.key import digest, plan_inputs, wheel_inputs
+from floatllm_build.build.run import Folder, build
+from floatllm_build.build.staging import digests, read_sources, stage
+from floatllm_build.errors import FloatllmBuildError, MissingError, UsageFaultError
+from floatllm_build.events import Listener, StepDone, StepStarted
+from floatllm_build.ggml_source import Pin, fetch, locate, read_pin
+from floatllm_build.host import probe_host, probe_python, probe_target
+from floatllm_build.install import check_platform, check_tag, holds, install
+from floatllm_build.lock import cache_lock
+from floatllm_build.paths import CACHE_FOLDERS, cache_dir, data_dir
+from floatllm_build.preflight import check_lacks, check_target, find_lacks
+from floatllm_build.presets import Preset, load_presets
+from floatllm_build.select import DEVICES, make_plan
+from floatllm_build.sizes import show_size
+from floatllm_build.system import System
+from floatllm_build.tools import with_tools
+from floatllm_build.values import (
+    BACKENDS,
+    GgmlSource,
+    Host,
+    Installed,
+    Lack,
+    Plan,
+    Proof,
+    Request,
+    Target,
+    ToolchainFacts,
+    Wheel,
+)
+from floatllm_build.verify import prove_installed, prove_wheel
+from floatllm_build.wheel import find_cached, keep, package
+
+
+@dataclass(frozen=True, kw_only=True)
+class Wish:
+    """A request and where its inputs and results are."""
+
+    request: Request
+    ggml_dir: Path | None = None
+    python: str | None = None
+
+
+def presets() -> dict[str, Preset]:
+    return load_presets(data_dir())
+
+
+def detect(system: System) -> Host:
+    return probe_host(system)
+
+
+def plan_for(host: Host, request: Request) -> Plan:
+    """What would be built on a host that was probed before."""
+    return make_plan(host, request, presets())
+
+
+def plan(system: System, request: Request) -> tuple[Host, Plan, tuple[Lack, ...]]:
+    """The host, what would be built on it, and what is missing for that."""
+    host = probe_host(system)
+    made = plan_for(host, request)
+    return host, made, find_lacks(host, made)
+
+
+def install_engine(system: System, wish: Wish, tell: Listener) -> Installed:
+    """The whole flow. Whatever fails, the installation that was there before is untouched."""
+    started = time.monotonic()
+    cache = cache_dir()
+    target = probe_target(system, wish.python)
+    check_target(target)
+    check_platform(probe_python(system).platform, target)
+    with cache_lock(cache, tell):
+        made, wheel = _make_wheel(system, wish, target.executable, cache, tell)
+        check_tag(target, wheel)
+        unchanged = holds(target, wheel)
+        if not unchanged:
+            _install(system, target, wheel, cache, tell)
+    seconds = time.monotonic() - started
+    return Installed(target=target, plan=made, wheel=wheel, unchanged=unchanged, seconds=seconds)
+
+
+def make_wheel(system: System, wish: Wish, out: Path, tell: Listener) -> Wheel:
+    """The flow up to a proven wheel in the folder `out`."""
+    cache = cache_dir()
+    with cache_lock(cache, tell):
+        _, wheel = _make_wheel(system, wish, wish.python or sys.executable, cache, tell)
+        out.mkdir(parents=True, exist_ok=True)
+        copy = shutil.copy2(wheel.path, out / Path(wheel.path).name)
+    return replace(wheel, path=str(copy))
+
+
+def verify_installed(system: System, python: str | None, tell: Listener) -> Proof:
+    """The proof again, on what is installed. Raises MissingError where nothing is."""
+    target = probe_target(system, python)
+    if not target.installed:
+        raise MissingError(
+            f"There is no floatllm in {target.prefix} (by {target.chosen_by}). Run floatllm-build install."
+        )
+    site = Path(target.installed).parent
+    return prove_installed(
+        target.executable, _device_of(site / "floatllm" / "manifest.json"), cache_dir(), tell
+    )
+
+
+def fetch_ggml(system: System, tell: Listener) -> GgmlSource:
+    """Brings the pinned ggml into the cache where it is not there yet."""
+    cache = cache_dir()
+    with cache_lock(cache, tell):
+        return _source(system, read_pin(data_dir()), cache, None, tell)
+
+
+def clean(tell: Listener) -> Path:
+    """Deletes what this tool keeps in the cache, once nobody works in it; returns the cache's path."""
+    cache = cache_dir()
+    if cache.is_dir():
+        with cache_lock(cache, tell):
+            # By name: FLOATLLM_CACHE_DIR may point at a folder that holds other things too.
+            for name in CACHE_FOLDERS:
+                shutil.rmtree(cache / name, ignore_errors=True)
+    return cache
+
+
+# ---- the steps of a wheel ---------------------------------------------------------------------
+
+
+def _make_wheel(system: System, wish: Wish, python: str, cache: Path, tell: Listener) -> tuple[Plan, Wheel]:
+    tell(StepStarted("probe"))
+    host, made, lacks = plan(system, wish.request)
+    tell(StepDone("probe", describe_host(host)))
+    tell(StepDone("plan", describe_plan(made)))
+    check_lacks(lacks)
+    if presets()[made.preset].cross:
+        raise UsageFaultError(
+            f"Preset `{made.preset}` is for another machine, where this one cannot prove the result. "
+            f"Use plain cmake: cmake --preset {made.preset} -S native"
+        )
+    toolchain = with_tools(system, host.toolchain, cache)
+    data = data_dir()
+    source = _source(system, read_pin(data), cache, wish.ggml_dir, tell)
+    sources = read_sources(data)
+    inputs = plan_inputs(made, host, toolchain, source.folder)
+    key = digest(wheel_inputs(inputs, digests(sources), source.tree_sha256, host.python.platform))
+    cached = find_cached(cache, key)
+    if cached:
+        tell(StepDone("build", f"nothing changed; reusing {Path(cached.path).name}, built and proven before"))
+        return made, cached
+    folder = Folder(cache / "build" / f"{made.preset}-{digest(inputs)[:10]}")
+    stage(sources, folder.sources)
+    wheel = _build(made, toolchain, source, folder, key, tell)
+    tell(StepStarted("verify"))
+    proof = prove_wheel(Path(wheel.path), python, made.device, cache, tell)
+    tell(StepDone("verify", f"computed on {proof.device}, numbers agree"))
+    return made, keep(cache, wheel, proof)
+
+
+def _source(system: System, pin: Pin, cache: Path, chosen: Path | None, tell: Listener) -> GgmlSource:
+    tell(StepStarted("ggml"))
+    source = locate(pin, cache, chosen)
+    if source is None:
+        source = fetch(system, pin, cache)
+    where = (
+        "fetched and verified"
+        if source.fetched
+        else "verified"
+        if source.pinned
+        else "your own tree, not the pinned one"
+    )
+    version = pin.version if source.pinned else source.folder
+    tell(StepDone("ggml", f"{version}, {where}"))
+    return source
+
+
+def _build(
+    made: Plan, toolchain: ToolchainFacts, source: GgmlSource, folder: Folder, key: str, tell: Listener
+) -> Wheel:
+    tell(StepStarted("build"))
+    try:
+        built = build(made, toolchain, source.folder, folder, tell)
+        done = f"{built.units} units in {built.seconds:.0f} s" if built.units else "nothing to compile"
+        tell(StepDone("build", done))
+        tell(StepStarted("package"))
+        wheel = package(made, toolchain, source.folder, folder, key)
+    except OSError as error:
+        raise FloatllmBuildError(
+            f"Building in {folder.root} failed: {error}. The log is {folder.log}"
+        ) from error
+    tell(StepDone("package", f"{Path(wheel.path).name} ({show_size(Path(wheel.path).stat().st_size)})"))
+    return wheel
+
+
+def _install(system: System, target: Target, wheel: Wheel, cache: Path, tell: Listener) -> None:
+    tell(StepStarted("install"))
+    install(system, target, wheel, cache)
+    if not holds(probe_target(system, target.executable), wheel):
+        raise FloatllmBuildError(
+            f"The installer reported success, but {target.prefix} does not hold the wheel's files. "
+            f"Look for a second site-packages folder there, or install {wheel.path} yourself."
+        )
+    tell(StepDone("install", f"into {target.prefix} (by {target.chosen_by})"))
+
+
+def _device_of(manifest: Path) -> str:
+    try:
+        backends = _manifest_backends(manifest)
+    except (OSError, ValueError) as error:
+        raise MissingError(
+            f"{manifest} cannot be read ({error}). Run floatllm-build install again."
+        ) from error
+    return DEVICES[next((backend for backend in BACKENDS if backend in backends), "cpu")]
+
+
+def _manifest_backends(manifest: Path) -> list[str]:
+    backends = json.loads(manifest.read_text(encoding="utf-8")).get("backends", [])
+    return [str(backend) for backend in backends]
+
+
+def describe_host(host: Host) -> str:
+    """One line: what the machine is."""
+    chain = host.toolchain
+    programs = [f"{chain.cxx.kind} {chain.cxx.version}" if chain.cxx else "no C++ compiler"]
+    programs += [f"{name} {p.version}" for name, p in (("cmake", chain.cmake), ("ninja", chain.ninja)) if p]
+    cpus = "1 CPU" if host.cpu.usable == 1 else f"{host.cpu.usable} CPUs"
+    room = f"{show_size(host.memory.room)} free" if host.memory.room else "memory unknown"
+    return f"{host.os.name} {host.cpu.arch}, {cpus}, {room}; {', '.join(programs)}"
+
+
+def describe_plan(made: Plan) -> str:
+    """One line: what will be built and why."""
+    why = "; ".join(reason.text for reason in made.reasons if reason.rule != "jobs")
+    jobs = "1 job" if made.jobs == 1 else f"{made.jobs} jobs"
+    return f"preset {made.preset}, {jobs} ({why})"

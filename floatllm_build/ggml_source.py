@@ -1,0 +1,190 @@
+"""Locates, fetches and verifies the ggml source that ggml/pin.json pins."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import shutil
+import tarfile
+import tempfile
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+
+from floatllm_build.errors import FloatllmBuildError, SourceFaultError, UsageFaultError
+from floatllm_build.files import sha256_file
+from floatllm_build.pip import fetch_with_pip, last_lines
+from floatllm_build.system import System
+from floatllm_build.values import GgmlSource
+
+_FILES = ("CMakeLists.txt", "LICENSE")
+_FOLDERS = ("cmake", "include", "src")
+
+
+@dataclass(frozen=True)
+class Pin:
+    version: str
+    commit: str
+    tree_sha256: str
+    requirement: str
+    archive: str
+    archive_sha256: str
+    subfolder: str
+    repository: str
+    tag: str
+
+    @property
+    def folder_name(self) -> str:
+        """ggml/FloatllmGgml.cmake looks for the same name in the cache."""
+        return f"{self.version}-{self.tree_sha256[:16]}"
+
+    @property
+    def by_hand(self) -> str:
+        return (
+            f"Or get it from the project itself: git clone --depth 1 --branch {self.tag} {self.repository} "
+            "ggml-source, then add --ggml-dir ggml-source."
+        )
+
+
+def read_pin(data: Path) -> Pin:
+    try:
+        pin = json.loads((data / "ggml" / "pin.json").read_text(encoding="utf-8"))
+        index, git = pin["origins"]
+        return Pin(
+            version=pin["version"],
+            commit=pin["commit"],
+            tree_sha256=pin["tree_sha256"],
+            requirement=index["requirement"],
+            archive=index["archive"],
+            archive_sha256=index["sha256"],
+            subfolder=index["subfolder"],
+            repository=git["repository"],
+            tag=git["tag"],
+        )
+    except (OSError, ValueError, KeyError) as error:
+        raise FloatllmBuildError(
+            f"{data}/ggml/pin.json is damaged ({error!r}). Install the tool again."
+        ) from error
+
+
+def is_tree_file(path: str) -> bool:
+    """Whether a file, by its POSIX path inside the source, belongs to what is pinned and kept."""
+    return path in _FILES or path.partition("/")[0] in _FOLDERS
+
+
+def tree_sha256(files: Iterable[tuple[str, str]]) -> str:
+    r"""The tree hash of (path, SHA-256 of its content), in any order.
+
+    SHA-256 over "<sha256 of file>  <path>\n", sorted by path in byte order. CMake computes the same.
+    """
+    lines = (f"{digest}  {path}\n" for path, digest in sorted(files, key=lambda file: file[0].encode()))
+    return hashlib.sha256("".join(lines).encode()).hexdigest()
+
+
+def hash_folder(folder: Path) -> str:
+    """The tree hash of a source folder."""
+    paths = [folder / name for name in _FILES]
+    for name in _FOLDERS:
+        paths += (folder / name).rglob("*")
+    return tree_sha256(
+        (path.relative_to(folder).as_posix(), sha256_file(path)) for path in paths if path.is_file()
+    )
+
+
+def locate(pin: Pin, cache: Path, chosen: Path | None) -> GgmlSource | None:
+    """The user's own folder, or the verified one in the cache; None where that has to be fetched.
+
+    Raises UsageFaultError where the user's folder is not ggml.
+    """
+    if chosen is not None:
+        if not (chosen / "include" / "ggml.h").is_file():
+            raise UsageFaultError(
+                f"{chosen} is no ggml source: it has no include/ggml.h. Give the folder of a clone."
+            )
+        found = hash_folder(chosen)
+        return GgmlSource(folder=str(chosen.resolve()), tree_sha256=found, pinned=found == pin.tree_sha256)
+    folder = cache / "ggml" / pin.folder_name
+    # A tree that was changed since is as good as none: it is fetched again.
+    if folder.is_dir() and hash_folder(folder) == pin.tree_sha256:
+        return GgmlSource(folder=str(folder), tree_sha256=pin.tree_sha256, pinned=True)
+    return None
+
+
+def fetch(system: System, pin: Pin, cache: Path) -> GgmlSource:
+    """Brings the pinned source through the user's package index into the cache.
+
+    Raises SourceFaultError where it cannot be had or is not what was pinned; the cache then holds nothing
+    of it.
+    """
+    home = cache / "ggml"
+    home.mkdir(parents=True, exist_ok=True)
+    scratch = Path(tempfile.mkdtemp(dir=home, prefix=".fetch-"))
+    try:
+        archive = _download(system, pin, cache, scratch)
+        tree = scratch / "tree"
+        _unpack(archive, pin.subfolder, tree)
+        found = hash_folder(tree)
+        if found != pin.tree_sha256:
+            raise SourceFaultError(
+                f"The ggml source in {pin.archive} is not the pinned one: its tree hash is {found}, pinned "
+                f"is {pin.tree_sha256}. Nothing of it was kept. {pin.by_hand}"
+            )
+        folder = home / pin.folder_name
+        shutil.rmtree(folder, ignore_errors=True)
+        tree.replace(folder)
+    finally:
+        shutil.rmtree(scratch, ignore_errors=True)
+    return GgmlSource(folder=str(folder), tree_sha256=pin.tree_sha256, pinned=True, fetched=True)
+
+
+def _download(system: System, pin: Pin, cache: Path, scratch: Path) -> Path:
+    requirements = scratch / "requirements.txt"
+    requirements.write_text(f"{pin.requirement} --hash=sha256:{pin.archive_sha256}\n", encoding="utf-8")
+    package = pin.requirement.partition("==")[0]
+    # pip runs the build backend of a source archive for its metadata. Without isolation that is the
+    # scikit-build-core beside us; with it, pip would go and build a cmake. Metadata needs no cmake at all.
+    options = ("--no-deps", "--no-build-isolation", "--no-binary", package, "--require-hashes")
+    done = fetch_with_pip(
+        system,
+        cache,
+        "download",
+        *options,
+        "-d",
+        str(scratch),
+        "-r",
+        str(requirements),
+        variables={"SKBUILD_WHEEL_CMAKE": "false"},
+    )
+    archive = scratch / pin.archive
+    if done.rc != 0 or not archive.is_file():
+        raise SourceFaultError(
+            f"The ggml source {pin.version} could not be fetched: pip said\n{last_lines(done)}\n"
+            f"Check the connection and pip's index settings, and run this again. {pin.by_hand}"
+        )
+    found = sha256_file(archive)
+    if found != pin.archive_sha256:
+        raise SourceFaultError(
+            f"{pin.archive} has the SHA-256 {found}; pinned is {pin.archive_sha256}. Nothing of it was kept: "
+            f"the index served something else. {pin.by_hand}"
+        )
+    return archive
+
+
+def _unpack(archive: Path, subfolder: str, tree: Path) -> None:
+    """Writes the pinned files of the archive below `tree`, and nothing else of it."""
+    try:
+        with tarfile.open(archive) as tar:
+            for member in tar:
+                # The first part of each path is the archive's own folder.
+                inside = PurePosixPath(*PurePosixPath(member.name).parts[1:])
+                if not member.isreg() or ".." in inside.parts or not inside.is_relative_to(subfolder):
+                    continue
+                path = inside.relative_to(subfolder).as_posix()
+                content = tar.extractfile(member) if is_tree_file(path) else None
+                if content:
+                    target = tree / path
+                    target.parent.mkdir(parents=True, exist_ok=True)
+                    with target.open("wb") as file:
+                        shutil.copyfileobj(content, file)
+    except (tarfile.TarError, EOFError) as error:
+        raise SourceFaultError(f"{archive.name} cannot be unpacked: {error}. Run this again.") from error

@@ -1,0 +1,88 @@
+"""Where this process stands in the control groups of Linux, versions 1 and 2.
+
+/proc/self/cgroup names the group, /proc/self/mountinfo says where the hierarchy is mounted and which group
+is the root of that mount: in a container the two differ.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import PurePosixPath
+
+from floatllm_build.system import System
+
+
+@dataclass(frozen=True)
+class Hierarchy:
+    """version 1 or 2, and the folders of our group and all its ancestors, innermost first."""
+
+    version: int
+    folders: tuple[str, ...]
+
+
+def ancestor_folders(mount: str, root: str, group: str) -> tuple[str, ...]:
+    """The folders below `mount` for `group` and its ancestors, where `mount` shows the group `root`.
+
+    A group outside the mounted part is hidden from us; then only the mount's own folder counts.
+    """
+    path, top = PurePosixPath(group), PurePosixPath(root)
+    inside = path.relative_to(top) if path.is_relative_to(top) and ".." not in path.parts else PurePosixPath()
+    innermost = PurePosixPath(mount) / inside
+    below = [innermost, *innermost.parents]
+    return tuple(str(folder) for folder in below if folder.is_relative_to(mount))
+
+
+def parse_groups(text: str) -> dict[str, str]:
+    """Controller -> group of /proc/self/cgroup; version 2 stands under the empty name."""
+    groups: dict[str, str] = {}
+    for line in text.splitlines():
+        parts = line.split(":", 2)
+        if len(parts) == 3:
+            for controller in parts[1].split(","):
+                groups[controller] = parts[2]
+    return groups
+
+
+def parse_mounts(text: str) -> list[tuple[int, str, str, tuple[str, ...]]]:
+    """(version, root, mount point, mount options) of each control group mount in mountinfo."""
+    mounts = []
+    for line in text.splitlines():
+        before, dash, after = line.partition(" - ")
+        fields, kind = before.split(), after.split()
+        if dash and len(fields) >= 5 and len(kind) >= 3 and kind[0] in {"cgroup", "cgroup2"}:
+            version = 2 if kind[0] == "cgroup2" else 1
+            mounts.append((version, fields[3], fields[4], tuple(kind[2].split(","))))
+    return mounts
+
+
+def hierarchies(system: System, controller: str) -> tuple[Hierarchy, ...]:
+    """Every hierarchy that may bound `controller` (memory, cpu) for this process."""
+    try:
+        groups = parse_groups(system.read("/proc/self/cgroup"))
+        mounts = parse_mounts(system.read("/proc/self/mountinfo"))
+    except OSError:
+        return ()  # no /proc: no control groups either
+    found = []
+    for version, root, mount, options in mounts:
+        name = "" if version == 2 else controller
+        if name in groups and (version == 2 or controller in options):
+            found.append(Hierarchy(version, ancestor_folders(mount, root, groups[name])))
+    return tuple(found)
+
+
+def read_number(system: System, path: str) -> int | None:
+    """The number in a control group file; None where there is none, or it says `max`."""
+    try:
+        return int(system.read(path).split()[0])
+    except (OSError, ValueError, IndexError):
+        return None
+
+
+def read_stat(system: System, path: str) -> dict[str, int]:
+    """`name number` lines; empty where the file cannot be read."""
+    try:
+        text = system.read(path)
+    except OSError:
+        return {}
+    pairs = (line.split() for line in text.splitlines())
+    return {pair[0]: int(pair[1]) for pair in pairs if len(pair) == 2 and pair[1].isdigit()}

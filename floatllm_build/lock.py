@@ -1,0 +1,44 @@
+"""One tool at a time works in the cache; the next one waits and says so. A lock dies with its process."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import IO
+
+from floatllm_build.events import Hint, Listener
+
+_POLL = 0.2
+
+
+@contextmanager
+def cache_lock(cache: Path, tell: Listener) -> Iterator[None]:
+    """Holds {cache}/lock. Raises OSError where the cache folder cannot be written."""
+    cache.mkdir(parents=True, exist_ok=True)
+    with (cache / "lock").open("a+b") as file:
+        told = False
+        while not _try(file):
+            if not told:
+                tell(Hint(f"Another floatllm-build is at work in {cache}; waiting for it."))
+                told = True
+            time.sleep(_POLL)
+        yield
+
+
+def _try(file: IO[bytes]) -> bool:
+    try:
+        if sys.platform == "win32":
+            import msvcrt  # noqa: PLC0415
+
+            file.seek(0)
+            msvcrt.locking(file.fileno(), msvcrt.LK_NBLCK, 1)
+        else:
+            import fcntl  # noqa: PLC0415
+
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except (BlockingIOError, PermissionError):
+        return False
+    return True

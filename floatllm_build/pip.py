@@ -1,0 +1,72 @@
+"""Finds the installer that a Python has: its own pip, uv, or the pip that we have."""
+
+from __future__ import annotations
+
+import sys
+import sysconfig
+from collections.abc import Mapping
+from pathlib import Path
+
+from floatllm_build.errors import MissingError
+from floatllm_build.system import Completed, System
+from floatllm_build.values import Target
+
+_QUIET = ("--disable-pip-version-check", "--no-input")
+_TIMEOUT = 900.0
+
+
+def own_pip(system: System, cache: Path) -> tuple[str, ...]:
+    """The command of a pip that runs in this tool's own environment.
+
+    Raises MissingError where neither the environment nor Python's own bundle nor uv has one.
+    """
+    command = (sys.executable, "-m", "pip")
+    if system.run((*command, "--version"), timeout=60.0).rc == 0:
+        return (*command,)
+    bundled = system.glob(f"{sysconfig.get_path('stdlib')}/ensurepip/_bundled/pip-*.whl")
+    if bundled:
+        # A wheel of pip runs as it is: `python pip-25.whl/pip`.
+        return (sys.executable, f"{bundled[-1]}/pip")
+    folder = cache / "tools" / "pip"
+    if not (folder / "pip").is_dir():
+        uv = system.which("uv")
+        done = (
+            system.run((uv, "pip", "install", "--target", str(folder), "pip"), timeout=_TIMEOUT)
+            if uv
+            else Completed(rc=127, out="", err="there is no uv either")
+        )
+        if done.rc != 0:
+            raise MissingError(
+                f"The Python that runs this tool ({sys.executable}) has no pip, and none could be had: "
+                f"{last_lines(done)}. Run `{sys.executable} -m ensurepip`, or install python3-pip."
+            )
+    return (sys.executable, str(folder / "pip"))
+
+
+def fetch_with_pip(
+    system: System, cache: Path, *arguments: str, variables: Mapping[str, str] | None = None
+) -> Completed:
+    """Runs pip with the user's own index settings."""
+    pip = own_pip(system, cache)
+    return system.run((*pip, arguments[0], *_QUIET, *arguments[1:]), timeout=_TIMEOUT, variables=variables)
+
+
+def install_command(system: System, target: Target, wheel: Path, cache: Path) -> tuple[str, ...]:
+    """The command that puts exactly this wheel into the target, asking no index.
+
+    Raises MissingError where no installer can be found.
+    """
+    options = ("--no-deps", "--force-reinstall", "--no-index")
+    if target.has_pip:
+        return (target.executable, "-m", "pip", "install", *_QUIET, *options, str(wheel))
+    uv = system.which("uv")
+    if uv:
+        words = ("pip", "install", "--python", target.executable, "--no-deps", "--reinstall", "--offline")
+        return (uv, *words, str(wheel))
+    return (*own_pip(system, cache), "--python", target.executable, "install", *_QUIET, *options, str(wheel))
+
+
+def last_lines(done: Completed, count: int = 6) -> str:
+    """The end of what a command said, errors before output."""
+    text = done.err.strip() or done.out.strip() or f"exit status {done.rc}"
+    return "\n".join(text.splitlines()[-count:])

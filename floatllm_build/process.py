@@ -1,0 +1,128 @@
+"""Runs the long children: in a process group of their own, read as they speak, and never left behind."""
+
+from __future__ import annotations
+
+import codecs
+import contextlib
+import os
+import signal
+import subprocess
+import sys
+import threading
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+_GRACE = 2.0
+
+
+def run_child(
+    argv: tuple[str, ...],
+    *,
+    cwd: Path,
+    env: Mapping[str, str],
+    on_text: Callable[[str], None],
+    terminal: bool = False,
+    timeout: float | None = None,
+) -> int:
+    """Runs argv until it ends and returns its exit status (negative: the signal, as subprocess has it).
+
+    Both of its outputs come to `on_text` in pieces as they arrive. With `terminal` they pass through a
+    pseudo-terminal where the system has one: ninja names a unit when it starts only there. Whatever ends
+    this call, an interrupt included, ends the whole process group.
+
+    Raises OSError where argv cannot be started and subprocess.TimeoutExpired after `timeout` seconds.
+    """
+    if terminal and sys.platform != "win32":
+        import pty  # noqa: PLC0415  POSIX only
+        import tty  # noqa: PLC0415
+
+        ours, theirs = pty.openpty()
+        tty.setraw(theirs)
+        _set_width(theirs)
+    else:
+        ours, theirs = os.pipe()
+    try:
+        child = _start(argv, cwd, env, theirs)
+    except BaseException:
+        os.close(ours)
+        raise
+    finally:
+        os.close(theirs)
+    try:
+        _pump(ours, on_text, child, timeout)
+        return child.wait()
+    except BaseException:
+        _end(child)
+        raise
+    finally:
+        os.close(ours)
+
+
+def _start(argv: tuple[str, ...], cwd: Path, env: Mapping[str, str], output: int) -> subprocess.Popen[bytes]:
+    windows = sys.platform == "win32"
+    # The constant exists on Windows only.
+    new_group = int(getattr(subprocess, "CREATE_NEW_PROCESS_GROUP", 0))
+    return subprocess.Popen(
+        argv,
+        cwd=cwd,
+        env=dict(env),
+        stdin=subprocess.DEVNULL,
+        stdout=output,
+        stderr=subprocess.STDOUT,
+        start_new_session=not windows,
+        creationflags=new_group,
+    )
+
+
+def _pump(
+    source: int, on_text: Callable[[str], None], child: subprocess.Popen[bytes], timeout: float | None
+) -> None:
+    late = threading.Event()
+
+    def stop() -> None:
+        late.set()
+        _end(child)
+
+    timer = threading.Timer(timeout, stop) if timeout else None
+    if timer:
+        timer.daemon = True
+        timer.start()
+    decoder = codecs.getincrementaldecoder("utf-8")(errors="replace")
+    try:
+        while True:
+            try:
+                piece = os.read(source, 65536)
+            except OSError:
+                break  # Linux says EIO when the last writer of a pseudo-terminal is gone
+            if not piece:
+                break
+            on_text(decoder.decode(piece))
+    finally:
+        if timer:
+            timer.cancel()
+    if late.is_set():
+        raise subprocess.TimeoutExpired(child.args, timeout or 0.0)
+
+
+def _end(child: subprocess.Popen[bytes]) -> None:
+    """Asks the whole group to stop, and makes it stop."""
+    if sys.platform == "win32":
+        subprocess.run(("taskkill", "/F", "/T", "/PID", str(child.pid)), capture_output=True, check=False)
+        child.wait()
+        return
+    for step in (signal.SIGTERM, signal.SIGKILL):
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(child.pid, step)
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            child.wait(_GRACE)
+            if step == signal.SIGKILL:
+                return
+
+
+def _set_width(terminal: int) -> None:
+    """Ninja cuts its lines to the width of the terminal; give it more than any line has."""
+    import fcntl  # noqa: PLC0415
+    import struct  # noqa: PLC0415
+    import termios  # noqa: PLC0415
+
+    fcntl.ioctl(terminal, termios.TIOCSWINSZ, struct.pack("HHHH", 50, 4000, 0, 0))

@@ -1,0 +1,74 @@
+# Flags for everything that is built here, and floatllm_target_flags() for FloatLLM's own target.
+include_guard(GLOBAL)
+include(CheckCCompilerFlag)
+include(CheckCXXCompilerFlag)
+include(CheckLinkerFlag)
+include(CheckSourceCompiles)
+
+if(NOT CMAKE_BUILD_TYPE AND NOT CMAKE_CONFIGURATION_TYPES)
+    set(CMAKE_BUILD_TYPE Release CACHE STRING "Build type" FORCE)
+endif()
+
+# Recorded in the manifest; taken here, before this file adds what is always added.
+set(FLOATLLM_USER_C_FLAGS "${CMAKE_C_FLAGS}")
+set(FLOATLLM_USER_CXX_FLAGS "${CMAKE_CXX_FLAGS}")
+
+# Takes the folder names of this machine out of __FILE__ and of debug information. The last matching
+# map wins in GCC and Clang, so the outer folders come first.
+function(floatllm_map_folders ggml_source)
+    check_c_compiler_flag("-ffile-prefix-map=a=b" FLOATLLM_C_PREFIX_MAP)
+    check_cxx_compiler_flag("-ffile-prefix-map=a=b" FLOATLLM_CXX_PREFIX_MAP)
+    foreach(pair "${CMAKE_BINARY_DIR}=build" "${CMAKE_CURRENT_SOURCE_DIR}=native" "${ggml_source}=ggml")
+        if(FLOATLLM_C_PREFIX_MAP)
+            add_compile_options("$<$<COMPILE_LANGUAGE:C>:-ffile-prefix-map=${pair}>")
+        endif()
+        if(FLOATLLM_CXX_PREFIX_MAP)
+            add_compile_options("$<$<COMPILE_LANGUAGE:CXX>:-ffile-prefix-map=${pair}>")
+        endif()
+    endforeach()
+endfunction()
+
+# --no-keep-memory makes GNU ld read symbol tables again instead of holding them. Other linkers ignore or
+# refuse it, and CMAKE_EXE_LINKER_FLAGS does not reach shared or module libraries: each is asked by itself.
+if(FLOATLLM_LOW_MEM AND NOT MSVC AND NOT APPLE)
+    set(no_keep_memory "-Wl,--no-keep-memory")
+    check_linker_flag(CXX "${no_keep_memory}" FLOATLLM_EXE_NO_KEEP_MEMORY)
+    set(CMAKE_REQUIRED_FLAGS "-fPIC")
+    foreach(kind SHARED MODULE)
+        if(kind STREQUAL "SHARED")
+            separate_arguments(create NATIVE_COMMAND "${CMAKE_SHARED_LIBRARY_CREATE_CXX_FLAGS}")
+        else()
+            separate_arguments(create NATIVE_COMMAND "${CMAKE_SHARED_MODULE_CREATE_CXX_FLAGS}")
+        endif()
+        set(CMAKE_REQUIRED_LINK_OPTIONS ${create} "${no_keep_memory}")
+        check_source_compiles(CXX "int main() { return 0; }" FLOATLLM_${kind}_NO_KEEP_MEMORY)
+    endforeach()
+    unset(CMAKE_REQUIRED_FLAGS)
+    unset(CMAKE_REQUIRED_LINK_OPTIONS)
+    foreach(kind EXE SHARED MODULE)
+        if(FLOATLLM_${kind}_NO_KEEP_MEMORY)
+            string(APPEND CMAKE_${kind}_LINKER_FLAGS " ${no_keep_memory}")
+        endif()
+    endforeach()
+endif()
+
+if(APPLE)
+    set(FLOATLLM_RPATH "@loader_path")
+else()
+    set(FLOATLLM_RPATH "$ORIGIN")
+endif()
+
+function(floatllm_target_flags target)
+    if(MSVC)
+        target_compile_options(${target} PRIVATE /W4 /utf-8 $<$<BOOL:${FLOATLLM_WERROR}>:/WX>)
+    else()
+        target_compile_options(${target} PRIVATE
+            -Wall -Wextra -Wpedantic -Wshadow -Wconversion $<$<BOOL:${FLOATLLM_WERROR}>:-Werror>)
+    endif()
+    set_target_properties(${target} PROPERTIES INSTALL_RPATH "${FLOATLLM_RPATH}")
+    # A static ggml must not leak its symbols: another library in the same process may hold its own ggml.
+    check_linker_flag(CXX "-Wl,--exclude-libs,ALL" FLOATLLM_EXCLUDE_LIBS)
+    if(FLOATLLM_EXCLUDE_LIBS)
+        target_link_options(${target} PRIVATE "-Wl,--exclude-libs,ALL")
+    endif()
+endfunction()

@@ -1,0 +1,159 @@
+"""The pinned source: hashed, fetched, verified; and refused without a trace where it is something else."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import tarfile
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from floatllm_build.errors import SourceFaultError, UsageFaultError
+from floatllm_build.ggml_source import Pin, fetch, hash_folder, is_tree_file, locate, read_pin, tree_sha256
+from floatllm_build.system import Completed, LiveSystem
+
+ROOT = Path(__file__).resolve().parents[2]
+FILES = {
+    "CMakeLists.txt": b"project(ggml)\n",
+    "LICENSE": b"MIT\n",
+    "cmake/common.cmake": b"# x\n",
+    "include/ggml.h": b"int x;\n",
+    "src/ggml.c": b"int x;\n",
+    "src/ggml-cpu/ops.cpp": b"\xff\x00binary",
+}
+
+
+def _tree(files: dict[str, bytes]) -> str:
+    return tree_sha256((path, hashlib.sha256(content).hexdigest()) for path, content in files.items())
+
+
+def _archive(extra: dict[str, bytes]) -> bytes:
+    packed = io.BytesIO()
+    with tarfile.open(fileobj=packed, mode="w:gz") as tar:
+        names = {f"pkg-1/vendor/ggml/{path}": content for path, content in FILES.items()}
+        for name, content in {**names, **extra}.items():
+            member = tarfile.TarInfo(name)
+            member.size = len(content)
+            tar.addfile(member, io.BytesIO(content))
+        link = tarfile.TarInfo("pkg-1/vendor/ggml/src/link.c")
+        link.type, link.linkname = tarfile.SYMTYPE, "/etc/passwd"
+        tar.addfile(link)
+    return packed.getvalue()
+
+
+@dataclass(frozen=True)
+class Index(LiveSystem):
+    """A package index of one archive: answers `pip download` and nothing else."""
+
+    archive: bytes
+    name: str = "pkg-1.tar.gz"
+    rc: int = 0
+
+    def run(
+        self, argv: tuple[str, ...], *, timeout: float = 5.0, variables: Mapping[str, str] | None = None
+    ) -> Completed:
+        if "download" in argv:
+            assert {"--require-hashes", "--no-deps", "--no-build-isolation"} <= set(argv)
+            if self.rc == 0:
+                (Path(argv[argv.index("-d") + 1]) / self.name).write_bytes(self.archive)
+            return Completed(rc=self.rc, out="", err="ERROR: no matching distribution" if self.rc else "")
+        return Completed(rc=0, out="pip 25.0", err="")
+
+
+def _pin(archive: bytes, **changed: Any) -> Pin:
+    pin = replace(
+        read_pin(ROOT),
+        archive="pkg-1.tar.gz",
+        archive_sha256=hashlib.sha256(archive).hexdigest(),
+        tree_sha256=_tree(FILES),
+    )
+    return replace(pin, **changed)
+
+
+def _left_over(cache: Path) -> list[str]:
+    return [path.name for path in (cache / "ggml").iterdir()]
+
+
+def test_fetched_once_then_found_without_asking(tmp_path: Path) -> None:
+    archive = _archive({})
+    pin = _pin(archive)
+    assert locate(pin, tmp_path, None) is None
+    source = fetch(Index(archive), pin, tmp_path)
+    assert source.fetched
+    found = locate(pin, tmp_path, None)
+    assert found is not None
+    assert found.folder == source.folder
+    assert not found.fetched
+    assert _left_over(tmp_path) == [pin.folder_name]
+
+
+def test_only_the_pinned_files_are_kept(tmp_path: Path) -> None:
+    extra = {
+        "pkg-1/setup.py": b"x",
+        "pkg-1/vendor/ggml/tests/test.c": b"x",
+        "pkg-1/vendor/ggml/src/../../../evil.c": b"x",
+    }
+    archive = _archive(extra)
+    folder = Path(fetch(Index(archive), _pin(archive), tmp_path).folder)
+    kept = {path.relative_to(folder).as_posix() for path in folder.rglob("*") if not path.is_dir()}
+    assert kept == set(FILES)
+
+
+@pytest.mark.parametrize("changed", [{"archive_sha256": "0" * 64}, {"tree_sha256": "0" * 64}])
+def test_a_wrong_hash_is_refused_and_leaves_nothing(tmp_path: Path, changed: dict[str, str]) -> None:
+    archive = _archive({})
+    with pytest.raises(SourceFaultError, match=r"0{64}") as caught:
+        fetch(Index(archive), _pin(archive, **changed), tmp_path)
+    assert caught.value.exit_code == 6
+    assert "--ggml-dir" in str(caught.value)
+    assert _left_over(tmp_path) == []
+
+
+def test_an_index_that_does_not_answer_is_exit_6_with_its_words(tmp_path: Path) -> None:
+    archive = _archive({})
+    with pytest.raises(SourceFaultError, match="no matching distribution"):
+        fetch(Index(archive, rc=1), _pin(archive), tmp_path)
+    assert _left_over(tmp_path) == []
+
+
+def test_a_changed_tree_in_the_cache_is_not_used(tmp_path: Path) -> None:
+    archive = _archive({})
+    pin = _pin(archive)
+    folder = Path(fetch(Index(archive), pin, tmp_path).folder)
+    (folder / "src/ggml.c").write_text("int y;\n")
+    assert locate(pin, tmp_path, None) is None
+    assert Path(fetch(Index(archive), pin, tmp_path).folder, "src/ggml.c").read_bytes() == FILES["src/ggml.c"]
+
+
+def test_a_tree_of_ones_own_is_taken_and_called_so(tmp_path: Path) -> None:
+    for path, content in {**FILES, "src/more.c": b"x"}.items():
+        (tmp_path / path).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / path).write_bytes(content)
+    pin = _pin(b"")
+    source = locate(pin, tmp_path / "cache", tmp_path)
+    assert source is not None
+    assert not source.pinned
+    (tmp_path / "src/more.c").unlink()
+    assert hash_folder(tmp_path) == pin.tree_sha256
+    with pytest.raises(UsageFaultError, match=r"ggml\.h"):
+        locate(pin, tmp_path, tmp_path / "src")
+
+
+def test_the_order_of_files_is_that_of_bytes() -> None:
+    names = ["src/a-b.c", "src/a.c", "src/a/b.c", "src/B.c", "src/ä.c"]
+    files = [(name, "0") for name in names]
+    assert tree_sha256(files) == tree_sha256(reversed(files))
+    lines = "".join(f"0  {name}\n" for name in ["src/B.c", "src/a-b.c", "src/a.c", "src/a/b.c", "src/ä.c"])
+    assert tree_sha256(files) == hashlib.sha256(lines.encode()).hexdigest()
+
+
+@pytest.mark.parametrize(
+    ("path", "kept"),
+    [("LICENSE", True), ("src/x", True), ("srcs/x", False), ("README.md", False), ("tests/LICENSE", False)],
+)
+def test_which_files_count(path: str, kept: bool) -> None:
+    assert is_tree_file(path) is kept

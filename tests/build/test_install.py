@@ -1,0 +1,215 @@
+"""The whole flow, with a real compiler: what it builds, what it reuses, and what a failure leaves alone."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+import zipfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+from tool_environment import Environment, make_venv
+
+pytestmark = pytest.mark.build
+
+
+def wheels(env: Environment) -> list[Path]:
+    return sorted((env.cache / "wheels").glob("*/*.whl"), key=lambda path: path.stat().st_mtime_ns)
+
+
+def build_log(env: Environment) -> Path:
+    return next((env.cache / "build").glob("*/build.log"))
+
+
+def loads(python: Path) -> bool:
+    """Whether the engine of that environment loads and sees the CPU."""
+    command = [python, "-m", "floatllm", "devices"]
+    done = subprocess.run(command, cwd=python.parent, capture_output=True, text=True, check=False)
+    return done.returncode == 0 and "CPU" in done.stdout
+
+
+@contextmanager
+def changed(path: Path, text: str) -> Iterator[None]:
+    """A source inside the installed tool, with another text for a while."""
+    before = path.read_text()
+    path.write_text(text)
+    try:
+        yield
+    finally:
+        path.write_text(before)
+
+
+@pytest.fixture(scope="module")
+def other(engine_env: Environment, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The Python of a second environment, with the engine from the cache in it."""
+    python = make_venv(tmp_path_factory.mktemp("other") / "venv")
+    done = engine_env.tool("install", "--python", python)
+    assert done.returncode == 0, done.stderr
+    assert "reusing" in done.stderr
+    return python
+
+
+def test_the_engine_is_installed_and_proven(engine_env: Environment) -> None:
+    assert loads(engine_env.python)
+    proof = json.loads((wheels(engine_env)[0].parent / "proof.json").read_text())
+    assert proof["device"] == "CPU"
+    assert proof["report"]["ok"] is True
+    assert proof["lines"][-1] == "[FloatLLM] Engine successfully mapped."
+
+
+def test_the_wheel_serves_every_python_of_the_platform(engine_env: Environment) -> None:
+    wheel = wheels(engine_env)[0]
+    assert "-py3-none-" in wheel.name
+    with zipfile.ZipFile(wheel) as archive:
+        names = archive.namelist()
+        licence = archive.read("floatllm/licenses/ggml/LICENSE").decode()
+    assert "ggml authors" in licence
+    assert any(name.endswith(".dist-info/licenses/ggml/LICENSE") for name in names)
+    # No header, no static library, no cmake file: only the component of the engine.
+    libraries = [name for name in names if not name.endswith((".py", "LICENSE")) and "dist-info" not in name]
+    assert set(libraries) == {"floatllm/libfloatllm.so", "floatllm/manifest.json", "floatllm/py.typed"}
+
+
+def test_the_manifest_says_what_decided_and_nothing_of_this_machine(engine_env: Environment) -> None:
+    with zipfile.ZipFile(wheels(engine_env)[0]) as archive:
+        text = archive.read("floatllm/manifest.json").decode()
+        library = archive.read("floatllm/libfloatllm.so")
+    manifest = json.loads(text)
+    pin = json.loads((engine_env.data / "ggml" / "pin.json").read_text())
+    assert manifest["schema_version"] == 1
+    assert manifest["abi_version"] == 1
+    assert manifest["engine_version"] == "0.1.0"
+    assert (manifest["preset"], manifest["backends"], manifest["build_type"]) == ("cpu", ["cpu"], "Release")
+    pinned = {key: pin[key] for key in ("version", "commit", "tree_sha256")}
+    assert manifest["ggml"] == {**pinned, "pinned": True}
+    assert manifest["portable"] is False
+    assert manifest["options"]["GGML_LLAMAFILE"] is True
+    assert manifest["compilers"]["CXX"]
+    assert "-O3" in manifest["flags"]["CXX"]
+    home = engine_env.env["HOME"]
+    assert home not in text
+    # ggml's assertions carry __FILE__.
+    assert home.encode() not in library
+    assert b"ggml/src/ggml.c" in library
+
+
+def test_packaging_found_nothing_left_to_compile(engine_env: Environment) -> None:
+    packing = build_log(engine_env).read_text().split("floatllm_build.build.skbuild")[1]
+    assert "ninja: no work to do" in packing
+
+
+def test_a_second_install_reuses_the_wheel_and_runs_no_compiler(engine_env: Environment) -> None:
+    logs = (engine_env.cache / "build").glob("*/out/.ninja_log")
+    watched = [build_log(engine_env), *logs, *wheels(engine_env)]
+    before = [(path, path.stat().st_mtime_ns) for path in watched]
+    done = engine_env.tool("install")
+    assert done.returncode == 0, done.stderr
+    assert "nothing changed; reusing" in done.stderr
+    assert "nothing to do" in done.stderr
+    assert [(path, path.stat().st_mtime_ns) for path in watched] == before
+
+
+def test_a_damaged_installation_is_repaired(engine_env: Environment, other: Path) -> None:
+    library = next(other.parent.parent.glob("lib/python*/site-packages/floatllm/libfloatllm.so"))
+    library.write_bytes(b"damaged")
+    done = engine_env.tool("install", "--python", other)
+    assert done.returncode == 0, done.stderr
+    assert "is installed and proven" in done.stderr
+    assert loads(other)
+
+
+def test_a_changed_source_compiles_that_unit_alone(engine_env: Environment, other: Path) -> None:
+    source = engine_env.data / "native/src/arch.cpp"
+    with changed(source, source.read_text() + "\n// changed\n"):
+        done = engine_env.tool("install", "--python", other)
+    assert done.returncode == 0, done.stderr
+    built = [line for line in build_log(engine_env).read_text().splitlines() if line.startswith("[")]
+    assert len(built) == 2
+    assert "arch.cpp" in built[0]
+    assert "Linking" in built[1]
+
+
+def test_a_build_that_fails_leaves_the_former_engine_working(engine_env: Environment, other: Path) -> None:
+    kept = wheels(engine_env)
+    source = engine_env.data / "native/src/arch.cpp"
+    with changed(source, source.read_text() + "\nnonsense;\n"):
+        done = engine_env.tool("install", "--python", other)
+    assert done.returncode == 4
+    assert "arch.cpp" in done.stderr
+    assert "nonsense" in done.stderr
+    log = Path(done.stderr.strip().split(" is in ")[-1])
+    assert "nonsense" in log.read_text()
+    assert "Traceback" not in done.stderr
+    assert loads(other)
+    assert wheels(engine_env) == kept
+
+
+def test_a_wrong_device_is_not_proven_and_not_installed(engine_env: Environment, other: Path) -> None:
+    kept = wheels(engine_env)
+    lie = 'import json, sys\nopen(sys.argv[4], "w").write(json.dumps({"ok": True, "device": "CUDA0"}))\n'
+    with changed(engine_env.data / "native/floatllm/selftest.py", lie):
+        done = engine_env.tool("install", "--python", other)
+    assert done.returncode == 5
+    assert "it ran on CUDA0, not on CPU" in done.stderr
+    assert Path(done.stderr.strip().split(" is in ")[-1]).is_file()
+    assert loads(other)
+    assert wheels(engine_env) == kept
+
+
+def test_a_self_test_that_crashes_is_not_proven(engine_env: Environment, other: Path) -> None:
+    with changed(engine_env.data / "native/floatllm/selftest.py", "import os\nos.abort()\n"):
+        done = engine_env.tool("install", "--python", other)
+    assert done.returncode == 5
+    assert "signal 6" in done.stderr
+    assert loads(other)
+
+
+def test_verify_proves_what_is_installed(engine_env: Environment) -> None:
+    done = engine_env.tool("verify")
+    assert done.returncode == 0, done.stderr
+    assert "Engine successfully mapped." in done.stderr
+
+
+def test_a_wheel_can_be_had_without_installing(engine_env: Environment, tmp_path: Path) -> None:
+    done = engine_env.tool("wheel", "--out", tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert [done.stdout.strip()] == [str(path) for path in tmp_path.glob("*.whl")]
+
+
+def test_what_was_fetched_needs_no_network_again(engine_env: Environment) -> None:
+    done = engine_env.tool("fetch", PIP_NO_INDEX="1", PIP_FIND_LINKS="")
+    assert done.returncode == 0, done.stderr
+    assert Path(done.stdout.strip(), "include", "ggml.h").is_file()
+
+
+def test_without_cache_and_network_it_is_exit_6_and_nothing_stays(
+    engine_env: Environment, tmp_path: Path
+) -> None:
+    cache = str(tmp_path / "c")
+    done = engine_env.tool("fetch", PIP_NO_INDEX="1", PIP_FIND_LINKS="", FLOATLLM_CACHE_DIR=cache)
+    assert done.returncode == 6
+    assert "git clone" in done.stderr
+    assert list((tmp_path / "c" / "ggml").iterdir()) == []
+
+
+def test_low_memory_with_cmake_and_ninja_from_their_wheels(engine_env: Environment, tmp_path: Path) -> None:
+    """Another preset, in empty caches, with a PATH that has compilers and no build tools."""
+    folder = tmp_path / "bin"
+    folder.mkdir()
+    for name in ("cc", "c++", "gcc", "g++", "as", "ld", "ar", "ranlib", "strip", "sh"):
+        if found := shutil.which(name):
+            (folder / name).symlink_to(found)
+    target = make_venv(tmp_path / "venv")
+    places = {"PATH": str(folder), "FLOATLLM_CACHE_DIR": str(tmp_path / "c")}
+    done = engine_env.tool("install", "--low-mem", "--python", target, **places)
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / "c" / "tools" / "cmake").is_dir()
+    assert (tmp_path / "c" / "tools" / "ninja").is_dir()
+    with zipfile.ZipFile(next((tmp_path / "c" / "wheels").glob("*/*.whl"))) as archive:
+        manifest = json.loads(archive.read("floatllm/manifest.json"))
+    assert (manifest["preset"], manifest["low_mem"]) == ("cpu-low-mem", True)
+    assert manifest["build_type"] == "MinSizeRel"
+    assert loads(target)

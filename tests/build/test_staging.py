@@ -1,0 +1,131 @@
+"""Staging by content, and keys that change with every input."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from machines import CLANG, NVCC, PC, RTX_3060, pc
+
+from floatllm_build.build.key import digest, plan_inputs, wheel_inputs
+from floatllm_build.build.staging import digests, read_sources, stage
+from floatllm_build.presets import load_presets
+from floatllm_build.select import make_plan
+from floatllm_build.values import Host, Program, Request
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+def test_only_what_differs_is_written(tmp_path: Path) -> None:
+    sources = {"native/a.cpp": b"one", "native/b/c.cpp": b"two"}
+    first = stage(sources, tmp_path)
+    assert (first.written, first.removed) == (2, 0)
+    untouched = tmp_path / "native/a.cpp"
+    before = untouched.stat().st_mtime_ns
+    again = stage({**sources, "native/b/c.cpp": b"three"}, tmp_path)
+    assert (again.written, again.removed) == (1, 0)
+    assert untouched.stat().st_mtime_ns == before
+    assert (tmp_path / "native/b/c.cpp").read_bytes() == b"three"
+
+
+def test_what_is_gone_is_removed(tmp_path: Path) -> None:
+    stage({"native/a.cpp": b"one", "native/b.cpp": b"two"}, tmp_path)
+    assert stage({"native/a.cpp": b"one"}, tmp_path).removed == 1
+    assert not (tmp_path / "native/b.cpp").exists()
+
+
+def test_sources_are_the_three_folders_without_what_a_checkout_gathers(tmp_path: Path) -> None:
+    for name in (
+        *(
+            "native/src/a.cpp",
+            "native/floatllm/build/kept.py",
+            "presets/cpu.json",
+            "ggml/pin.json",
+            "LICENSE",
+        ),
+        *("native/build/cpu/x.o", "native/floatllm/__pycache__/a.pyc", "native/floatllm/libfloatllm.so"),
+        *("ggml/source/src/ggml.c", "tests/a.py"),
+    ):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text("x")
+    assert set(read_sources(tmp_path)) == {
+        *("native/src/a.cpp", "native/floatllm/build/kept.py", "presets/cpu.json", "ggml/pin.json", "LICENSE")
+    }
+
+
+def test_the_tool_finds_all_its_sources() -> None:
+    sources = read_sources(ROOT)
+    assert {"native/CMakeLists.txt", "presets/base.json", "ggml/pin.json", "LICENSE"} <= set(sources)
+
+
+def _inputs(host: Host = PC, request: Request | None = None, ggml: str = "/g") -> dict[str, Any]:
+    plan = make_plan(host, request or Request(), load_presets(ROOT))
+    return plan_inputs(plan, host, host.toolchain, ggml)
+
+
+TOOLS = PC.toolchain
+GPU = replace(PC.cuda, devices=(RTX_3060,), nvcc=NVCC)
+
+
+@pytest.mark.parametrize(
+    "changed",
+    [
+        pc(toolchain=replace(TOOLS, cxx=CLANG)),
+        pc(toolchain=replace(TOOLS, cxx=replace(CLANG, kind="gcc", version="13.1.0"))),
+        pc(toolchain=replace(TOOLS, cmake=Program(path="/usr/bin/cmake", version="4.1.0"))),
+        pc(toolchain=replace(TOOLS, ninja=Program(path="/opt/ninja", version="1.11.1"))),
+        pc(cpu=replace(PC.cpu, features=("avx",))),
+        pc(cpu=replace(PC.cpu, name="Intel")),
+        pc(cuda=GPU),
+    ],
+)
+def test_another_machine_gives_another_key(changed: Host) -> None:
+    assert digest(_inputs(changed)) != digest(_inputs())
+
+
+def test_the_cuda_compiler_counts_where_it_is_used() -> None:
+    newer = pc(cuda=replace(GPU, nvcc=replace(NVCC, version="13.0")))
+    assert digest(_inputs(newer)) != digest(_inputs(pc(cuda=GPU)))
+    unused = pc(cuda=replace(PC.cuda, nvcc=NVCC))
+    assert digest(_inputs(unused)) == digest(_inputs())
+
+
+@pytest.mark.parametrize(
+    "request_",
+    [Request(low_mem=True), Request(cmake_args=("-DGGML_LTO=ON",)), Request(portable=True)],
+)
+def test_another_request_gives_another_key(request_: Request) -> None:
+    assert digest(_inputs(PC, request_)) != digest(_inputs())
+
+
+def test_the_number_of_jobs_changes_nothing() -> None:
+    assert digest(_inputs(PC, Request(jobs=1))) == digest(_inputs())
+
+
+@pytest.mark.parametrize("variable", ["CXXFLAGS", "LDFLAGS", "CPATH"])
+def test_variables_that_compilers_read_count(monkeypatch: pytest.MonkeyPatch, variable: str) -> None:
+    monkeypatch.delenv(variable, raising=False)
+    before = digest(_inputs())
+    monkeypatch.setenv(variable, "-x")
+    assert digest(_inputs()) != before
+
+
+@pytest.mark.parametrize(
+    "changed",
+    [
+        {"sources": digests({"native/a.cpp": b"two"})},
+        {"sources": digests({"native/b.cpp": b"one"})},
+        {"ggml_tree": "other"},
+        {"platform": "linux-aarch64"},
+    ],
+)
+def test_the_wheel_key_follows_its_contents(changed: dict[str, Any]) -> None:
+    plain: dict[str, Any] = {
+        "sources": digests({"native/a.cpp": b"one"}),
+        "ggml_tree": "tree",
+        "platform": "linux-x86_64",
+    }
+    inputs = _inputs()
+    assert digest(wheel_inputs(inputs, **plain)) != digest(wheel_inputs(inputs, **{**plain, **changed}))

@@ -1,0 +1,36 @@
+"""What all tests share: the tool in an environment of its own, and the engine that it built there, once."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from tool_environment import ROOT, Environment, fresh_environment, make_venv, skip_or_fail
+
+
+@pytest.fixture(scope="session")
+def tool_env(tmp_path_factory: pytest.TempPathFactory) -> Environment:
+    """The tool, installed as the README says, in a fresh environment with empty caches."""
+    folder = tmp_path_factory.mktemp("tool")
+    env = fresh_environment(folder)
+    python = make_venv(folder / "venv")
+    command = [python, "-m", "pip", "install", "--quiet", "--disable-pip-version-check", ROOT]
+    done = subprocess.run(command, env=env, capture_output=True, text=True, check=False)
+    if done.returncode != 0:
+        skip_or_fail(f"`pip install .` failed, perhaps without a network: {done.stderr.strip()[-500:]}")
+    return Environment(python, env, Path(env["XDG_CACHE_HOME"]) / "floatllm")
+
+
+@pytest.fixture(scope="session")
+def engine_env(tool_env: Environment) -> Environment:
+    """The engine, built, proven and installed by the tool beside itself: once for the whole session."""
+    if not (shutil.which("c++") or os.environ.get("CXX")):
+        skip_or_fail("no C++ compiler; install one (Debian: apt install g++)")
+    done = tool_env.tool("install")
+    sys.stdout.write(done.stderr)
+    assert done.returncode == 0, done.stderr
+    return tool_env

@@ -1,0 +1,73 @@
+"""The tool in an environment of its own, with a home and caches that only the tests use."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import venv
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+def skip_or_fail(reason: str) -> None:
+    """Skips for a user; under CI=true a test that cannot run is a failure."""
+    if os.environ.get("CI") == "true":
+        pytest.fail(reason)
+    pytest.skip(reason)
+
+
+@dataclass(frozen=True)
+class Environment:
+    """A virtual environment with the tool in it, and a home and cache that only the tests use."""
+
+    python: Path
+    env: Mapping[str, str]
+    cache: Path
+
+    @property
+    def prefix(self) -> Path:
+        return self.python.parent.parent
+
+    @property
+    def data(self) -> Path:
+        """The sources that travel inside the installed tool."""
+        return next(self.prefix.glob("lib/python*/site-packages/floatllm_build/data"))
+
+    def tool(self, *arguments: object, **variables: str) -> subprocess.CompletedProcess[str]:
+        """Runs floatllm-build, far from the checkout."""
+        return subprocess.run(
+            [self.python.parent / "floatllm-build", *map(str, arguments)],
+            cwd=self.prefix,
+            env={**self.env, **variables},
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+
+
+def make_venv(folder: Path) -> Path:
+    """A virtual environment with pip; returns its Python."""
+    venv.create(folder, with_pip=True, symlinks=True)
+    return folder / "bin" / "python"
+
+
+def fresh_environment(folder: Path) -> dict[str, str]:
+    """Ours with an empty home and empty caches; only pip's own index settings come along."""
+    dropped = ("VIRTUAL_ENV", "CONDA_PREFIX", "PYTHONPATH", "PYTHONHOME", "CMAKE_ARGS", "GGML_DIR")
+    env = {
+        name: value
+        for name, value in os.environ.items()
+        if name not in dropped and not name.startswith("FLOATLLM_")
+    }
+    for config in (Path.home() / ".config" / "pip" / "pip.conf", Path.home() / ".pip" / "pip.conf"):
+        if config.is_file():
+            env.setdefault("PIP_CONFIG_FILE", str(config))
+    home = folder / "home"
+    (home / ".cache").mkdir(parents=True)
+    return {**env, "HOME": str(home), "XDG_CACHE_HOME": str(home / ".cache")}
