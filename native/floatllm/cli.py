@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, NoReturn, TextIO
 import floatllm
 from floatllm import render
 from floatllm.engine import Engine, check_fit
-from floatllm.errors import FloatLLMError
+from floatllm.errors import EngineError, FloatLLMError
 from floatllm.model import Model
 from floatllm.report import Report
 
@@ -50,6 +50,12 @@ def main(argv: Sequence[str] | None = None) -> int:
         # Whoever read our output has gone. Python would complain once more when it flushes at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 141
+    except OSError as error:
+        _say(
+            f"floatllm: The output cannot be written: {error.strerror}. Free space or choose another place."
+        )
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return EngineError.exit_code
     return code
 
 

@@ -198,16 +198,19 @@ class Engine:
         return sums
 
     def _call(self, name: str, *arguments: Any) -> None:
+        stopped: EngineError | None = None
         with noted() as note:
             self._hook.note = note
             try:
                 _lib.call(_lib.library(), name, self._open_handle(), *arguments)
-            except EngineError:
-                if self._hook.error is None and not note.came:
-                    raise
-        error, self._hook.error = self._hook.error, None
-        if error is not None:
-            raise error
+            except EngineError as error:
+                stopped = error
+        # The signal's own handler has run by now. One that raises nothing still leaves a pass undone.
+        listener, self._hook.error = self._hook.error, None
+        if listener is not None:
+            raise listener
+        if stopped is not None:
+            raise stopped
 
     def _open_handle(self) -> ctypes.c_void_p:
         if not self._finalizer.alive:

@@ -153,46 +153,12 @@ def _decode_scalar(key: str, kind: int, data: bytes) -> Value:
 def _decode_array(key: str, element: int, count: int, data: bytes) -> Value:
     if element == _STRING:
         return StringArray(data, count)
-    if element == _ARRAY:
-        return _decode_nested(key, count, data)
     if element not in _SCALARS or len(data) != count * _SCALARS[element][2]:
         raise ModelError(_broken(f"the value of {key!r}"))
     values = array(_SCALARS[element][1], data)
     if sys.byteorder == "big":
         values.byteswap()
     return [bool(v) for v in values] if element == _BOOL else values
-
-
-def _decode_nested(key: str, count: int, data: bytes) -> list[Any]:
-    """Arrays of arrays carry a header (u32 type, u64 count) before each inner array."""
-    out: list[Any] = []
-    position = 0
-    try:
-        for _ in range(count):
-            element, inner = struct.unpack_from("<IQ", data, position)
-            position += 12
-            size = _encoded_size(element, inner, data, position)
-            out.append(_decode_array(key, element, inner, data[position : position + size]))
-            position += size
-    except struct.error as error:
-        raise ModelError(_broken(f"the value of {key!r}")) from error
-    return out
-
-
-def _encoded_size(element: int, count: int, data: bytes, position: int) -> int:
-    if element in _SCALARS:
-        return count * _SCALARS[element][2]
-    start = position
-    for _ in range(count):
-        if element == _STRING:
-            position += 8 + int(_LENGTH.unpack_from(data, position)[0])
-        elif element == _ARRAY:
-            inner_type, inner = struct.unpack_from("<IQ", data, position)
-            position += 12
-            position += _encoded_size(inner_type, inner, data, position)
-        else:
-            raise ModelError(_broken("a nested array"))
-    return position - start
 
 
 def _broken(what: str) -> str:

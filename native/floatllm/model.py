@@ -146,7 +146,7 @@ class Model:
             outputs=_count("outputs", outputs),
             threads=_count("threads", threads),
             io=_IO[io],
-            device=None if device is None else device.encode(),
+            device=None if device is None else os.fsencode(device),
         )
         lib = _lib.library()
         handle = ctypes.c_void_p()

@@ -9,6 +9,7 @@
  *  - Nothing here throws, aborts the process on bad input, or writes to stdout.
  *  - Different handles may be used from different threads at once; one handle may not. A plan keeps
  *    its model alive, a session keeps its plan alive: closing order does not matter.
+ *  - Handles passed in are not NULL, unless a function says that it accepts NULL.
  *  - Sizes are bytes unless said otherwise.
  */
 #ifndef FLOATLLM_H

@@ -4,7 +4,18 @@
 
 namespace floatllm {
 
-Budget safe_budget(const std::vector<os::MemoryBound> &bounds) {
+namespace {
+
+// The usual stack, and room for what the allocator sets aside for a thread that allocates.
+constexpr uint64_t kThreadAddresses = uint64_t{16} << 20;
+
+}  // namespace
+
+Budget safe_budget(std::vector<os::MemoryBound> bounds, unsigned threads) {
+    for (os::MemoryBound &bound : bounds) {
+        const uint64_t taken = bound.addresses ? threads * kThreadAddresses : 0;
+        bound.bytes -= std::min(bound.bytes, taken);
+    }
     if (bounds.empty()) {
         return {uint64_t{1} << 30, "no limit is known on this system"};
     }

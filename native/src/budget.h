@@ -17,6 +17,7 @@ struct Budget {
 // The tightest of `bounds`, less a slack of 5 % and at least 32 MiB: other processes grow too, and the
 // interpreter around the engine (64 MiB in DESIGN.md) has its memory already when this is asked.
 // Without any bound (a system that states none) it is 1 GiB.
-Budget safe_budget(const std::vector<os::MemoryBound> &bounds);
+// `threads` are still to be started: their stacks come out of the bounds that count addresses.
+Budget safe_budget(std::vector<os::MemoryBound> bounds, unsigned threads);
 
 }  // namespace floatllm

@@ -6,6 +6,7 @@
 #include <new>
 
 #include "budget.h"
+#include "chunks.h"
 #include "device.h"
 #include "error.h"
 #include "floatllm.h"
@@ -165,22 +166,24 @@ floatllm_status floatllm_plan_create(floatllm_model *model, const floatllm_plan_
             floatllm::find_device(params->device == nullptr ? "" : params->device);
         floatllm::PlanRequest request{};
         request.mode = static_cast<floatllm_mode>(params->mode);
+        request.threads = params->threads > 0 ? params->threads : floatllm::os::usable_cpus();
         request.explicit_budget = params->memory > 0;
-        request.budget = request.explicit_budget ? floatllm::Budget{params->memory, "--memory"}
-                                                 : floatllm::safe_budget(floatllm::os::memory_bounds());
+        request.budget =
+            request.explicit_budget
+                ? floatllm::Budget{params->memory, "--memory"}
+                : floatllm::safe_budget(floatllm::os::memory_bounds(), request.threads + floatllm::kReaders);
         request.chunk = params->chunk;
-        request.io = params->io == FLOATLLM_IO_DIRECT ? floatllm::IoMode::Direct : floatllm::IoMode::Mmap;
+        const bool cached = floatllm::os::cached_share(model->file->file(0)) >= 0.9;
+        request.explicit_io = params->io != FLOATLLM_IO_AUTO;
+        request.io = params->io == FLOATLLM_IO_DIRECT || (!request.explicit_io && !cached)
+                         ? floatllm::IoMode::Direct
+                         : floatllm::IoMode::Mmap;
         request.ctx = params->ctx;
         request.width = params->width;
         request.sequences = std::max<uint32_t>(params->sequences, 1);
         request.outputs = params->outputs > 0 ? params->outputs : request.sequences;
-        request.threads = params->threads > 0 ? params->threads : floatllm::os::usable_cpus();
         auto plan = std::make_shared<floatllm::Plan>(
             floatllm::make_plan(model->file, floatllm::device_facts(device), request));
-        if (params->io == FLOATLLM_IO_AUTO && plan->slots > 0 &&
-            floatllm::os::cached_share(model->file->file(0)) < 0.9) {
-            plan->io = floatllm::IoMode::Direct;
-        }
         std::string json = floatllm::plan_json(*plan);
         *out = new floatllm_plan{std::move(plan), std::move(json)};
     });
@@ -205,6 +208,9 @@ floatllm_status floatllm_session_open(floatllm_plan *plan, floatllm_session **ou
 void floatllm_session_close(floatllm_session *session) { delete session; }
 
 void floatllm_session_on_event(floatllm_session *session, floatllm_event_fn on_event, void *user) {
+    if (session == nullptr) {
+        return;
+    }
     if (on_event == nullptr) {
         session->session->on_event(nullptr);
         return;

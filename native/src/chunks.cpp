@@ -9,7 +9,6 @@ namespace floatllm {
 
 namespace {
 
-constexpr unsigned kReaders = 6;
 constexpr uint64_t kReadBlock = uint64_t{4} << 20;
 
 // A part as ggml sees it: whole tensors keep their four dimensions, row slices are flattened to two.
@@ -99,7 +98,9 @@ std::vector<ggml_tensor *> Slot::bind(ggml_context *context) {
         upload(tensors);
         return tensors;
     }
+    failed_ = true;
     reading_->wait();
+    failed_ = false;
     const bool mapped = pages_.data() == nullptr;
     size_t part = 0;
     for (size_t i = 0; i < chunk_->extents.size(); ++i) {
@@ -128,7 +129,8 @@ void Slot::upload(const std::vector<ggml_tensor *> &tensors) {
         const Part &part = chunk_->parts[i];
         place(device_memory_.get(), tensors[i], address);
         address += (part.size + plan_.device.tensor_slack + align - 1) / align * align;
-        for (uint64_t done = 0; done < part.size;) {
+        // What was brought once stays until release().
+        for (uint64_t done = uploaded_ ? part.size : 0; done < part.size;) {
             const uint64_t begin = (part.offset + done) / grain * grain;
             const uint64_t skip = part.offset + done - begin;
             const uint64_t step = std::min(part.size - done, kStagingWindow - skip);
@@ -136,9 +138,15 @@ void Slot::upload(const std::vector<ggml_tensor *> &tensors) {
             staged.populate(0, staged.size());
             ggml_backend_tensor_set(tensors[i], static_cast<const char *>(staged.data()) + skip,
                                     static_cast<size_t>(done), static_cast<size_t>(step));
+            if (!staged.intact()) {
+                throw Error(FLOATLLM_ERROR_ENGINE,
+                            format("%s became shorter while it was in use. Restore the file and run again.",
+                                   plan_.model->path().c_str()));
+            }
             done += step;
         }
     }
+    uploaded_ = true;
 }
 
 void Slot::check() const {
@@ -155,7 +163,7 @@ void Slot::release() {
     if (reading_ != nullptr) {
         try {
             reading_->wait();
-        } catch (const Error &) {
+        } catch (...) {
             // Whoever needs these bytes will ask for them again; here they are given up.
         }
         reading_.reset();
@@ -165,6 +173,7 @@ void Slot::release() {
         windows_.clear();
     }
     chunk_ = nullptr;
+    uploaded_ = failed_ = false;
 }
 
 ChunkStore::ChunkStore(const Plan &plan, const Device &device) : plan_(plan) {
@@ -220,6 +229,11 @@ void ChunkStore::release(size_t index) {
 
 void ChunkStore::restart() {
     loaded_ = taken_ = 0;
+    for (size_t i = 0; i < pinned_.size(); ++i) {
+        if (pinned_[i] != nullptr && pinned_[i]->failed()) {
+            pinned_[i]->load(plan_.chunks[i], *pool_);
+        }
+    }
     for (size_t slot = 0; slot < ring_.size() && !streamed_.empty(); ++slot) {
         fill(slot);
     }

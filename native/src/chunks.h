@@ -25,6 +25,8 @@ class Slot {
     void check() const;
     // Waits for what is still being read and gives mapped windows back.
     void release();
+    // Whether the chunk could not be read.
+    bool failed() const { return failed_; }
 
   private:
     // Bytes of an extent: a window of the file, or memory of the slot's own.
@@ -38,8 +40,13 @@ class Slot {
     std::vector<os::Mapping> windows_;  // or windows of the file
     std::vector<ggml_backend_buffer_ptr> wrapped_;
     ggml_backend_buffer_ptr device_memory_;  // of devices that do not compute on host memory
+    bool uploaded_ = false;
+    bool failed_ = false;
     std::shared_ptr<ReadPool::Batch> reading_;
 };
+
+// How many threads a ChunkStore starts: the disk's queue depth.
+constexpr unsigned kReaders = 6;
 
 class ChunkStore {
   public:
@@ -51,7 +58,8 @@ class ChunkStore {
     std::vector<ggml_tensor *> acquire(size_t index, ggml_context *context);
     // The chunk was computed; its slot, if it has no slot for itself, is filled with what comes next.
     void release(size_t index);
-    // Forgets what was read ahead, after a pass that did not reach its end.
+    // Forgets what was read ahead, after a pass that did not reach its end, and reads again what could not
+    // be read.
     void restart();
 
   private:

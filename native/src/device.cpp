@@ -26,6 +26,9 @@ Function *proc(ggml_backend_dev_t device, const char *name) {
         ggml_backend_reg_get_proc_address(ggml_backend_dev_backend_reg(device), name));
 }
 
+// ggml's own default prints to stderr, from the first call on.
+const bool g_quiet = (ggml_log_set(forward_log, nullptr), true);
+
 bool is_cpu(ggml_backend_dev_t device) {
     return ggml_backend_dev_type(device) == GGML_BACKEND_DEVICE_TYPE_CPU;
 }
@@ -45,9 +48,6 @@ void load_backends(const std::string &dir) {
 #else
     (void)dir;
 #endif
-    if (g_log == nullptr) {
-        set_log(nullptr, nullptr);  // ggml's own default prints to stderr
-    }
 }
 
 floatllm_device_info device_info(size_t index) {
@@ -115,7 +115,7 @@ const char *device_of(const ggml_tensor *tensor) {
     return ggml_backend_buft_is_host(type) ? "CPU" : "unknown";
 }
 
-Device::Device(const std::string &name, unsigned threads) : device_(find_device(name)) {
+Device::Device(const std::string &name, unsigned threads, unsigned poll) : device_(find_device(name)) {
     ggml_backend_dev_props props;
     ggml_backend_dev_get_props(device_, &props);
     maps_host_ = props.caps.buffer_from_host_ptr;
@@ -136,6 +136,7 @@ Device::Device(const std::string &name, unsigned threads) : device_(find_device(
     set_threads(backend_.get(), count);
     // Without a pool of our own ggml starts and ends its threads at every graph.
     ggml_threadpool_params params = ggml_threadpool_params_default(count);
+    params.poll = poll;
     pool_ = new_pool(&params);
     if (pool_ == nullptr) {
         throw Error(FLOATLLM_ERROR_ENGINE, format("Cannot start %d threads.", count));

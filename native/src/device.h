@@ -31,7 +31,8 @@ const char *device_of(const ggml_tensor *tensor);
 // A device with its compute stream, and on the CPU its own pool of threads.
 class Device {
   public:
-    Device(const std::string &name, unsigned threads);
+    // `poll`: how eagerly idle threads watch for work, 0 to 100.
+    Device(const std::string &name, unsigned threads, unsigned poll);
     ~Device();
     Device(const Device &) = delete;
     Device &operator=(const Device &) = delete;

@@ -1,4 +1,4 @@
-// The engine's one exception. c_api.cpp turns it into a status and a message; nothing else catches it.
+// The engine's one exception. c_api.cpp turns it into a status and a message.
 #pragma once
 
 #include <stdexcept>

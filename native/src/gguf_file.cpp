@@ -14,6 +14,10 @@ namespace {
 constexpr uint64_t kMaxHeader = uint64_t{256} << 20;  // ten times the largest vocabulary known
 constexpr uint64_t kMaxKey = 65535;                   // the format's own bound
 constexpr uint64_t kMaxText = 65536;
+// What the tables may hold, so that a header made of nothing but entries stays within 64 MiB.
+constexpr uint64_t kMaxKeys = 131072;
+constexpr uint64_t kMaxKeyBytes = uint64_t{8} << 20;
+constexpr uint64_t kMaxTensors = 65536;
 
 // Bytes of one value, 0 for the types of variable length.
 uint64_t fixed_size(ValueType type) {
@@ -277,17 +281,28 @@ void GgufFile::parse(const std::string &path) {
                 "first, or check that the download is complete.",
                 path.c_str()));
     }
-    version_ = in.value<uint32_t>("the version");
-    if (version_ != 2 && version_ != 3) {
-        in.fail(version_ & 0xffff ? format("version %u is not one of 2 and 3", version_)
-                                  : "the byte order is not this machine's");
+    const uint32_t version = in.value<uint32_t>("the version");
+    if (version != 2 && version != 3) {
+        in.fail(version & 0xffff ? format("version %u is not one of 2 and 3", version)
+                                 : "the byte order is not this machine's");
     }
     const uint64_t tensor_count = in.value<uint64_t>("the tensor count");
     const uint64_t meta_count = in.value<uint64_t>("the metadata count");
     // No reserve() by these counts: they are the file's claim. The tables grow as entries really come.
+    if (meta_count > kMaxKeys || tensor_count > kMaxTensors) {
+        in.fail(
+            format("%llu keys and %llu tensors are claimed; at most %llu and %llu are read",
+                   static_cast<unsigned long long>(meta_count), static_cast<unsigned long long>(tensor_count),
+                   static_cast<unsigned long long>(kMaxKeys), static_cast<unsigned long long>(kMaxTensors)));
+    }
+    uint64_t key_bytes = 0;
     alignment_ = 32;
     for (uint64_t i = 0; i < meta_count; ++i) {
         Meta meta = read_meta(in);
+        key_bytes += meta.key.size();
+        if (key_bytes > kMaxKeyBytes) {
+            in.fail(format("the keys alone take more than %s", human_size(kMaxKeyBytes).c_str()));
+        }
         if (!main) {
             if (meta.key == "general.alignment") {
                 in.fail("general.alignment stands in a file that is not the model's first");

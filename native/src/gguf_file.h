@@ -63,8 +63,6 @@ class GgufFile {
     // The first file, whose metadata is the model's.
     const std::string &path() const { return files_[0]->path(); }
     const os::File &file(uint32_t index) const { return *files_[index]; }
-    uint32_t file_count() const { return static_cast<uint32_t>(files_.size()); }
-    uint32_t version() const { return version_; }
     // Empty where the file is read past the page cache on request, else why it is not.
     const std::string &no_direct() const { return no_direct_; }
     const std::vector<Meta> &metas() const { return metas_; }
@@ -93,7 +91,6 @@ class GgufFile {
 
     std::vector<std::unique_ptr<os::File>> files_;
     std::string no_direct_;
-    uint32_t version_ = 0;
     uint32_t alignment_ = 32;
     uint64_t heap_bytes_ = 0;
     std::vector<Meta> metas_;

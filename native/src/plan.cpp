@@ -13,8 +13,10 @@ namespace {
 constexpr uint64_t kAlign = 256;  // at least the tensor alignment of every backend
 constexpr uint64_t kGraphTensorBytes = 512;
 constexpr uint32_t kDefaultCtx = 4096;
-constexpr uint64_t kLeastSlot = uint64_t{4} << 20;
+constexpr uint64_t kLeastSlot = uint64_t{1} << 20;
 constexpr uint64_t kMostSlot = uint64_t{32} << 20;
+
+unsigned long long ull(uint64_t value) { return value; }
 
 uint64_t round_up(uint64_t value, uint64_t to) { return (value + to - 1) / to * to; }
 
@@ -70,7 +72,7 @@ class Planner {
         plan_.mode = request.mode;
         plan_.budget = request.budget;
         plan_.threads = request.threads;
-        plan_.io = request.io;
+
         plan_.program =
             request.mode == FLOATLLM_MODE_MAP ? map_program(*plan_.model) : forward_program(*plan_.model);
         for (const Tensor &t : plan_.model->tensors()) {
@@ -115,7 +117,7 @@ class Planner {
         if (plan_.program.arch == nullptr) {
             plan_.ctx = 0;
             share(0, true);
-            if (room() < smallest_) {
+            if (room() < smallest_ || !host_fits()) {
                 too_small();
             }
             return;
@@ -127,13 +129,25 @@ class Planner {
                                       quarter / kKvGrain * kKvGrain});
             ctx = std::max<uint64_t>(ctx, kKvGrain);
         }
-        if (ctx > INT32_MAX / 2) {
+        // The long factors of longrope are not computed; the short ones hold up to the original context.
+        if (plan_.model->tensor_index("rope_factors_short.weight") >= 0) {
+            const uint64_t most = plan_.program.dims.ctx_orig;
+            if (request_.ctx > most) {
+                throw Error(
+                    FLOATLLM_ERROR_USAGE,
+                    format(
+                        "This engine computes this model up to its original context of %llu positions only.",
+                        ull(most)));
+            }
+            ctx = std::min(ctx, std::max<uint64_t>(most, 1));
+        }
+        if (ctx > INT32_MAX / 2 || !kv_fits(static_cast<uint32_t>(ctx))) {
             throw Error(FLOATLLM_ERROR_USAGE, format("A context of %llu positions is not possible.",
                                                      static_cast<unsigned long long>(ctx)));
         }
         for (;; ctx -= kKvGrain) {
             share(static_cast<uint32_t>(ctx), true);
-            if (room() >= smallest_) {
+            if (room() >= smallest_ && host_fits()) {
                 break;
             }
             if (request_.ctx > 0 || ctx <= kKvGrain) {
@@ -160,6 +174,13 @@ class Planner {
                 human_size(plan_.memory.activations).c_str(),
                 human_size(plan_.memory.metadata + plan_.memory.graph + plan_.memory.staging).c_str(),
                 human_size(smallest_).c_str(), request_.ctx > kKvGrain ? ", take a smaller --ctx" : ""));
+    }
+
+    // Whether the size of the cache can be told in 64 bits, with room to add to it.
+    bool kv_fits(uint32_t ctx) const {
+        const Dims &d = plan_.program.dims;
+        const double rows = static_cast<double>(d.k_rows()) + d.v_rows();
+        return 2.0 * (static_cast<double>(ctx) + kKvGrain) * plan_.sequences * d.layers * rows < 1e18;
     }
 
     uint64_t kv_bytes(uint32_t cells) const {
@@ -234,6 +255,9 @@ class Planner {
             widest = c.pinned ? widest : std::max(widest, bytes);
         }
         plan_.memory.ring = plan_.slots * widest;
+        // Uploads go through mapped windows.
+        const bool chosen = plan_.device.maps_host && (request_.explicit_io || plan_.slots > 0);
+        plan_.io = chosen ? request_.io : IoMode::Mmap;
     }
 
     // Computes every share but those of the chunks.
@@ -271,6 +295,13 @@ class Planner {
         const MemoryShares &m = plan_.memory;
         const bool host_too = plan_.device.maps_host || request_.explicit_budget;
         return m.kv + m.activations + (host_too ? m.metadata + m.graph + m.staging : 0);
+    }
+
+    // A device with memory of its own still needs the host for what is not on it.
+    bool host_fits() const {
+        const MemoryShares &m = plan_.memory;
+        return plan_.device.maps_host ||
+               m.metadata + m.graph + m.staging + m.activations <= plan_.budget.bytes;
     }
 
     uint64_t room() const { return limit() > fixed() ? limit() - fixed() : 0; }
@@ -313,8 +344,6 @@ std::string quoted(const std::string &text) {
     }
     return out + "\"";
 }
-
-unsigned long long ull(uint64_t value) { return value; }
 
 }  // namespace
 

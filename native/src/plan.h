@@ -1,4 +1,4 @@
-// Cuts a program into chunks that fit a memory budget. Pure: no file is read, no device is asked.
+// Cuts a program into chunks that fit a memory budget. No tensor data is read and no device is asked.
 #pragma once
 
 #include <array>
@@ -35,6 +35,7 @@ struct PlanRequest {
     Budget budget;
     bool explicit_budget;  // --memory: the budget holds for device memory too
     IoMode io;
+    bool explicit_io;    // --io; else a model that fits is always mapped
     uint64_t chunk;      // upper bound of a chunk, 0: none; nothing is pinned where it is given
     uint32_t ctx;        // 0: by the budget
     uint32_t width;      // 0: by the model

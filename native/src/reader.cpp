@@ -1,5 +1,9 @@
 #include "reader.h"
 
+#include <system_error>
+
+#include "error.h"
+
 namespace floatllm {
 
 void ReadPool::Batch::wait() {
@@ -11,8 +15,19 @@ void ReadPool::Batch::wait() {
 }
 
 ReadPool::ReadPool(unsigned threads) {
-    for (unsigned i = 0; i < threads; ++i) {
-        threads_.emplace_back([this] { work(); });
+    try {
+        for (unsigned i = 0; i < threads; ++i) {
+            threads_.emplace_back([this] { work(); });
+        }
+    } catch (const std::system_error &reason) {
+        // Fewer readers are slower; none cannot read.
+        if (threads_.empty()) {
+            throw Error(
+                FLOATLLM_ERROR_ENGINE,
+                format("Cannot start a thread to read with: %s. Raise the limit on processes or on address "
+                       "space (ulimit -u, ulimit -v).",
+                       reason.what()));
+        }
     }
 }
 

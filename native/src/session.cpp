@@ -25,7 +25,8 @@ class Stopwatch {
 
 Session::Session(std::shared_ptr<const Plan> plan)
     : plan_(std::move(plan)),
-      device_(plan_->device.name, plan_->threads),
+      // Beside a stream, threads that watch for work would take the CPUs from those that read.
+      device_(plan_->device.name, plan_->threads, plan_->slots > 0 ? 0 : 50),
       activations_(device_.allocate(plan_->layout.bytes, "activations")),
       kv_(plan_->program.arch != nullptr ? device_.allocate(plan_->memory.kv, "the KV cache") : nullptr),
       chunks_(*plan_, device_),

@@ -269,3 +269,8 @@ RUN: dict[str, tuple[Callable[[], bytes], str]] = {
 def many_keys(count: int) -> bytes:
     """`count` keys, all different: what a quadratic search for duplicates drowns in."""
     return File(pairs=[pair(f"k{i}", U8, 0) for i in range(count)]).build()
+
+
+def long_keys(count: int) -> bytes:
+    """`count` keys of the greatest length."""
+    return File(pairs=[pair(f"{i:065535}", U8, 0) for i in range(count)]).build()

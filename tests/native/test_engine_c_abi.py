@@ -53,6 +53,7 @@ def test_ctypes_repeats_the_header(tmp_path: Path) -> None:
         "floatllm_meta_info": _lib.MetaInfo,
         "floatllm_plan_params": _lib.PlanParams,
         "floatllm_event": _lib.EventInfo,
+        "floatllm_addition": _lib.Addition,
     }
     lines = ["#include <floatllm.h>", "#include <stddef.h>", "#include <stdio.h>", "int main(void) {"]
     lines.append('    printf("%d\\n", FLOATLLM_ABI_VERSION);')

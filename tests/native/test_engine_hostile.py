@@ -74,6 +74,13 @@ def test_refusing_is_quick_and_small(engine: Installed, tmp_path: Path) -> None:
     huge.write_bytes(head)
     os.truncate(huge, 1 << 30)
     paths.append(huge)
+    # More entries than any model has, all of them there.
+    crowd = tmp_path / "crowd.gguf"
+    crowd.write_bytes(hostile.many_keys(1_000_000))
+    paths.append(crowd)
+    long = tmp_path / "long.gguf"
+    long.write_bytes(hostile.long_keys(1000))
+    paths.append(long)
     seen = engine.script(_MEASURE, *paths)
     assert all(seen["refused"])
     assert seen["kib"] < 64 << 10

@@ -212,3 +212,53 @@ def test_a_reader_that_leaves_stops_the_run_quietly(engine: Installed, smollm: P
         child.stdout.close()
         assert child.wait(timeout=60) == 141
         assert child.stderr.read() == b""
+
+
+def test_a_signal_whose_handler_raises_nothing_is_no_success(engine: Installed, smollm: Path) -> None:
+    said = engine.script(
+        """
+import json, os, signal, sys
+from floatllm import Engine, EngineError, Model
+signal.signal(signal.SIGINT, lambda *_: None)
+said = []
+with Model.open(sys.argv[1]) as model, Engine(model.plan(device="CPU", ctx=256, chunk="8M")) as session:
+    once = []
+    def interrupt(event):
+        if not once:
+            once.append(os.kill(os.getpid(), signal.SIGINT))
+    session.on_event(interrupt)
+    try:
+        session.forward([1, 2, 3])
+        said.append("computed")
+    except EngineError:
+        said.append("stopped")
+    said.append(session.length)
+    session.forward([1, 2, 3])
+    said.append(session.length)
+print(json.dumps(said))
+""",
+        smollm,
+    )
+    assert said == ["stopped", 0, 3]
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="RLIMIT_AS binds on Linux alone")
+def test_a_limit_on_address_space_is_an_error_and_never_an_abort(engine: Installed, smollm: Path) -> None:
+    command = engine.command("run", smollm, "-p", "The capital of France is", "-n", "4")
+    codes = []
+    for kib in (80_000, 120_000, 160_000, 200_000, 240_000, 300_000, 600_000):
+        done = subprocess.run(
+            ["sh", "-c", f'ulimit -v {kib}; exec "$@"', "sh", *command],
+            env=engine.env,
+            capture_output=True,
+            text=True,
+            timeout=300,
+            check=False,
+        )
+        codes.append(done.returncode)
+        assert done.returncode in (0, 1, 3, 8), done.stderr
+        assert "terminate" not in done.stderr
+        if done.returncode == 0:
+            assert done.stdout.startswith(" Paris")
+    # The least holds not even Python and the library; the most holds everything.
+    assert codes[-1] == 0

@@ -85,7 +85,7 @@ class Pages {
     size_t size_ = 0;
 };
 
-// Share of the file's first `size` bytes that is in the page cache, 0 to 1; 0 where the system does not tell.
+// Share of the file that is in the page cache, 0 to 1, by a sample; 0 where the system does not tell.
 double cached_share(const File &file);
 
 // Size of a memory page, and the finest multiple at which a file can be mapped.
@@ -99,6 +99,7 @@ unsigned usable_cpus();
 struct MemoryBound {
     uint64_t bytes;
     std::string source;
+    bool addresses = false;  // counts address space, stacks of threads included, not memory in use
 };
 
 // Every bound that this system states: free memory, each ancestor cgroup, address space, ...

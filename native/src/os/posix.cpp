@@ -60,10 +60,12 @@ namespace {
         format("%s became shorter while it was in use. Restore the file and run again.", path.c_str()));
 }
 
-// Reads until `count` bytes are there or the file ends; returns what is there.
-size_t read_some(int fd, const std::string &path, uint64_t offset, void *buffer, size_t count) {
+// Reads up to `count` bytes, until `enough` are there or the file ends; returns what is there. A read past
+// the cache must not be repeated from where a file's odd end left it.
+size_t read_some(int fd, const std::string &path, uint64_t offset, void *buffer, size_t count,
+                 size_t enough) {
     size_t done = 0;
-    while (done < count) {
+    while (done < enough) {
         // Linux transfers at most 2 GiB - 4 KiB a call.
         const size_t step = std::min<size_t>(count - done, size_t{1} << 30);
         const ssize_t got =
@@ -85,7 +87,7 @@ size_t read_some(int fd, const std::string &path, uint64_t offset, void *buffer,
 }  // namespace
 
 void File::read_at(uint64_t offset, void *buffer, size_t count) const {
-    if (read_some(static_cast<int>(handle_), path_, offset, buffer, count) < count) {
+    if (read_some(static_cast<int>(handle_), path_, offset, buffer, count, count) < count) {
         became_shorter(path_);
     }
 }
@@ -110,6 +112,9 @@ bool File::open_direct(std::string &why) {
     const int fd = ::open(path_.c_str(), O_RDONLY | O_CLOEXEC);
     if (fd < 0 || ::fcntl(fd, F_NOCACHE, 1) != 0) {
         why = std::strerror(errno);
+        if (fd >= 0) {
+            ::close(fd);
+        }
         return false;
     }
     direct_ = fd;
@@ -132,7 +137,7 @@ void File::read_direct(uint64_t offset, void *buffer, size_t count) const {
 #endif
         return;
     }
-    if (read_some(static_cast<int>(direct_), path_, offset, buffer, count) < wanted) {
+    if (read_some(static_cast<int>(direct_), path_, offset, buffer, count, wanted) < wanted) {
         became_shorter(path_);
     }
 }
@@ -206,8 +211,11 @@ Mapping::Mapping(const File &file, uint64_t offset, size_t size) : size_(size) {
     void *data = ::mmap(nullptr, size, PROT_READ, MAP_SHARED, static_cast<int>(file.handle_),
                         static_cast<off_t>(offset));
     if (data == MAP_FAILED) {
-        throw Error(FLOATLLM_ERROR_ENGINE, format("Cannot map %zu bytes of %s: %s.", size,
-                                                  file.path().c_str(), std::strerror(errno)));
+        throw Error(
+            FLOATLLM_ERROR_ENGINE,
+            format(
+                "Cannot map %s of %s: %s. Give a smaller --memory, or raise the limit on address space (ulimit -v).",
+                human_size(size).c_str(), file.path().c_str(), std::strerror(errno)));
     }
     data_ = data;
     guard_ = add_guard(data, size);

@@ -233,7 +233,7 @@ std::vector<MemoryBound> memory_bounds() {
     if (::getrlimit(RLIMIT_AS, &limit) == 0 && limit.rlim_cur != RLIM_INFINITY) {
         const uint64_t used = std::strtoull(read_text("/proc/self/statm").c_str(), nullptr, 10) * page_size();
         const uint64_t most = static_cast<uint64_t>(limit.rlim_cur);
-        bounds.push_back({most > used ? most - used : 0, "RLIMIT_AS (address space)"});
+        bounds.push_back({most > used ? most - used : 0, "RLIMIT_AS (address space)", true});
     }
 #endif
     return bounds;

@@ -85,10 +85,12 @@ File::~File() {
 
 namespace {
 
-// Reads until `count` bytes are there or the file ends; returns what is there.
-size_t read_some(intptr_t handle, const std::string &path, uint64_t offset, void *buffer, size_t count) {
+// Reads up to `count` bytes, until `enough` are there or the file ends; returns what is there. A read past
+// the cache must not be repeated from where a file's odd end left it.
+size_t read_some(intptr_t handle, const std::string &path, uint64_t offset, void *buffer, size_t count,
+                 size_t enough) {
     size_t done = 0;
-    while (done < count) {
+    while (done < enough) {
         OVERLAPPED at = {};
         at.Offset = static_cast<DWORD>(offset + done);
         at.OffsetHigh = static_cast<DWORD>((offset + done) >> 32);
@@ -111,7 +113,7 @@ size_t read_some(intptr_t handle, const std::string &path, uint64_t offset, void
 }  // namespace
 
 void File::read_at(uint64_t offset, void *buffer, size_t count) const {
-    if (read_some(handle_, path_, offset, buffer, count) < count) {
+    if (read_some(handle_, path_, offset, buffer, count, count) < count) {
         throw Error(
             FLOATLLM_ERROR_ENGINE,
             format("%s became shorter while it was in use. Restore the file and run again.", path_.c_str()));
@@ -134,7 +136,7 @@ void File::read_direct(uint64_t offset, void *buffer, size_t count) const {
     const size_t wanted = static_cast<size_t>(std::min<uint64_t>(count, rest));
     if (direct_ == -1) {
         read_at(offset, buffer, wanted);
-    } else if (read_some(direct_, path_, offset, buffer, count) < wanted) {
+    } else if (read_some(direct_, path_, offset, buffer, count, wanted) < wanted) {
         throw Error(
             FLOATLLM_ERROR_ENGINE,
             format("%s became shorter while it was in use. Restore the file and run again.", path_.c_str()));
