@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, NoReturn, TextIO
 import floatllm
 from floatllm import render
 from floatllm.engine import Engine, check_fit
-from floatllm.errors import EngineError, FloatLLMError
+from floatllm.errors import EngineError, FloatLLMError, UsageError
 from floatllm.model import Model
 from floatllm.report import Report
 
@@ -36,7 +36,11 @@ class _Parser(argparse.ArgumentParser):
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs one command and returns its exit code."""
     try:
-        arguments = _parser().parse_args(argv)
+        parser = _parser()
+        if not (sys.argv[1:] if argv is None else argv):
+            parser.print_help(sys.stderr)
+            return UsageError.exit_code
+        arguments = parser.parse_args(argv)
         _utf8(sys.stdout)
         _log(arguments.verbose)
         code: int = arguments.run(arguments)
@@ -51,9 +55,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 141
     except OSError as error:
-        _say(
-            f"floatllm: The output cannot be written: {error.strerror}. Free space or choose another place."
-        )
+        _say(f"floatllm: The output cannot be written: {error.strerror}. Free space or choose another place.")
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return EngineError.exit_code
     return code
@@ -175,7 +177,7 @@ def _generate(engine: Engine, prompt: list[int], wanted: int) -> None:
             _write("\n")
     rate = (count - 1) / max(time.monotonic() - first, 1e-9) if count > 1 else 0.0
     _say(
-        f"[FloatLLM] {len(prompt)} prompt tokens in {first - started:.2f} s | {count} tokens"
+        f"[FloatLLM] prompt of {len(prompt)} tokens in {first - started:.2f} s | {count} tokens"
         + (f" at {rate:.2f} tokens/s" if count > 1 else "")
         + f" | {render.chunks_text(engine.plan)} | {engine.plan.device}"
     )

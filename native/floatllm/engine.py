@@ -79,6 +79,9 @@ class Engine:
 
     def __init__(self, plan: Plan) -> None:
         """Opens a session on `plan`. Raises EngineError where memory or device cannot be had."""
+        if not hasattr(plan, "handle"):
+            msg = f"An engine is made from a plan, not from {plan!r}: use Engine(Model.open(path).plan())."
+            raise UsageError(msg)
         lib = _lib.library()
         handle = ctypes.c_void_p()
         _lib.call(lib, "floatllm_session_open", plan.handle, ctypes.byref(handle))

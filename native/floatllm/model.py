@@ -132,6 +132,9 @@ class Model:
         if mode not in _MODES:
             msg = f"{mode!r} is not a mode: use 'run' or 'map'."
             raise UsageError(msg)
+        if device == "":
+            msg = "The name of the device is empty: leave it out for the first GPU, else the CPU."
+            raise UsageError(msg)
         if io not in _IO:
             msg = f"{io!r} is not an I/O mode: use 'auto', 'mmap' or 'direct'."
             raise UsageError(msg)

@@ -166,14 +166,16 @@ class Planner {
             format(
                 "%s of memory (%s) is too small for %s: the smallest that works is %lluK (%s). It takes %s of KV "
                 "cache for %u positions, %s of activations, %s of bookkeeping and scratch, and %s for the largest "
-                "piece of a weight. Give more with --memory%s, or close other programs.",
+                "piece of a weight. %s%s.",
                 human_size(limit()).c_str(),
                 device_binds ? (plan_.device.name + "'s free memory").c_str() : plan_.budget.source.c_str(),
                 plan_.model->path().c_str(), static_cast<unsigned long long>(least / kib),
                 human_size(least).c_str(), human_size(plan_.memory.kv).c_str(), plan_.cells,
                 human_size(plan_.memory.activations).c_str(),
                 human_size(plan_.memory.metadata + plan_.memory.graph + plan_.memory.staging).c_str(),
-                human_size(smallest_).c_str(), request_.ctx > kKvGrain ? ", take a smaller --ctx" : ""));
+                human_size(smallest_).c_str(),
+                request_.explicit_budget ? "Give more memory" : "Close other programs, or raise the limit",
+                request_.ctx > kKvGrain ? ", or take a smaller context" : ""));
     }
 
     // Whether the size of the cache can be told in 64 bits, with room to add to it.

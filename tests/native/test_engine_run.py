@@ -169,7 +169,7 @@ def test_run_prints_the_text_alone(engine: Installed, smollm: Path, greedy: list
     for memory in ((), ("--memory", "48M")):
         done = engine.run("run", smollm, "-p", greedy[0]["prompt"], "-n", 16, "--device", "CPU", *memory)
         assert done.returncode == 0, done.stderr
-        assert re.fullmatch(r"\[FloatLLM\] 5 prompt tokens in .* \| 16 tokens at .*\n", done.stderr)
+        assert re.fullmatch(r"\[FloatLLM\] prompt of 5 tokens in .* \| 16 tokens at .*\n", done.stderr)
         outputs.add(done.stdout)
     assert outputs == {expected}
     loud = engine.run("run", smollm, "-p", greedy[0]["prompt"], "-n", 16, "--memory", "48M", "-v")
