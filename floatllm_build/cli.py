@@ -13,7 +13,7 @@ from typing import Annotated, Any
 import typer
 
 from floatllm_build import __version__, flow
-from floatllm_build.errors import FloatllmBuildError, MissingError
+from floatllm_build.errors import FloatllmBuildError, MissingError, UsageFaultError
 from floatllm_build.sizes import parse_size
 from floatllm_build.system import LiveSystem, Recorder, Replay, System
 from floatllm_build.values import SCHEMA_VERSION, Backend, Request, to_json
@@ -34,7 +34,7 @@ LowMemOption = Annotated[bool, typer.Option("--low-mem", help="Use the low-memor
 MemoryOption = Annotated[str | None, typer.Option(help="Memory the build may use: 512M, 2GiB.")]
 JobsOption = Annotated[int | None, typer.Option(min=1, help="Compile this many units at once.")]
 GgmlOption = Annotated[Path | None, typer.Option(help="A ggml source folder of your own.")]
-PythonOption = Annotated[str | None, typer.Option(help="The Python to install into.")]
+PythonOption = Annotated[str | None, typer.Option(help="The Python of the environment that is meant.")]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON on stdout, and nothing else there.")]
 FromOption = Annotated[Path | None, typer.Option("--from", help="Read the machine from a recorded host.")]
 
@@ -55,8 +55,16 @@ def _request(
         portable=portable,
         memory=parse_size(memory) if memory else None,
         jobs=jobs,
-        cmake_args=tuple(shlex.split(os.environ.get("CMAKE_ARGS", ""))),
+        cmake_args=_cmake_args(),
     )
+
+
+def _cmake_args() -> tuple[str, ...]:
+    text = os.environ.get("CMAKE_ARGS", "")
+    try:
+        return tuple(shlex.split(text))
+    except ValueError as error:
+        raise UsageFaultError(f"CMAKE_ARGS cannot be read ({error}): `{text}`. Close its quotes.") from error
 
 
 def _system(record: Path | None) -> System:
@@ -79,7 +87,12 @@ def detect(
     recorder = Recorder(_system(record))
     host = flow.detect(recorder)
     if save:
-        save.write_text(recorder.text(), encoding="utf-8")
+        try:
+            save.write_text(recorder.text(), encoding="utf-8")
+        except OSError as error:
+            raise UsageFaultError(
+                f"The host cannot be saved to {save}: {error.strerror}. Name another file."
+            ) from error
     plan, problem = None, ""
     try:
         plan = flow.plan_for(host, Request())
@@ -155,6 +168,8 @@ def wheel(
     """Builds and proves the engine's wheel and writes it to a folder."""
     from floatllm_build import render  # noqa: PLC0415
 
+    if out.exists() and not out.is_dir():
+        raise UsageFaultError(f"{out} is not a folder. Name one with --out.")
     request = _request(backend, preset, memory, jobs, low_mem=low_mem, portable=portable)
     with render.listening() as tell:
         made = flow.make_wheel(LiveSystem(), flow.Wish(request=request, ggml_dir=ggml_dir), out, tell)
@@ -167,7 +182,8 @@ def verify(*, python: PythonOption = None) -> None:
     from floatllm_build import render  # noqa: PLC0415
 
     with render.listening() as tell:
-        flow.verify_installed(LiveSystem(), python, tell)
+        proof = flow.verify_installed(LiveSystem(), python, tell)
+    sys.stdout.write(f"the installed engine computed on {proof.device}, and its numbers agree\n")
 
 
 @app.command()

@@ -8,7 +8,7 @@ from typing import ClassVar
 class FloatllmBuildError(Exception):
     """Base of all errors that end the tool with a message instead of a traceback."""
 
-    exit_code: ClassVar[int] = 1
+    exit_code: ClassVar[int]
 
 
 class UsageFaultError(FloatllmBuildError):
@@ -18,13 +18,19 @@ class UsageFaultError(FloatllmBuildError):
 
 
 class MissingError(FloatllmBuildError):
-    """Something that the request needs is not on this machine."""
+    """Something that the request needs is not on this machine, or this tool's own files are damaged."""
 
     exit_code = 3
 
 
 class BuildFailedError(FloatllmBuildError):
     """Configuring, compiling or packaging failed."""
+
+    exit_code = 4
+
+
+class InstallFailedError(FloatllmBuildError):
+    """The wheel is built and proven, but the installer failed."""
 
     exit_code = 4
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import shutil
 import tempfile
 from pathlib import Path
 
@@ -16,6 +17,18 @@ def sha256_file(path: Path) -> str:
         while piece := file.read(_PIECE):
             digest.update(piece)
     return digest.hexdigest()
+
+
+def remove_folder(folder: Path) -> str:
+    """Deletes a folder as far as it can be; returns what stayed first and why, or nothing."""
+    shutil.rmtree(folder, ignore_errors=True)
+    try:
+        shutil.rmtree(folder)
+    except FileNotFoundError:
+        return ""
+    except OSError as error:
+        return f"{error.filename or folder}: {error.strerror or error}"
+    return ""
 
 
 def write_whole(path: Path, content: bytes) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import shutil
 import sys
@@ -10,10 +11,12 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from floatllm_build.build.key import digest, plan_inputs, wheel_inputs
-from floatllm_build.build.run import Folder, build
+from floatllm_build.build.run import build
 from floatllm_build.build.staging import digests, read_sources, stage
-from floatllm_build.errors import FloatllmBuildError, MissingError, UsageFaultError
+from floatllm_build.build_folder import Folder, free_space_hint
+from floatllm_build.errors import BuildFailedError, InstallFailedError, MissingError, UsageFaultError
 from floatllm_build.events import Listener, StepDone, StepStarted
+from floatllm_build.files import remove_folder
 from floatllm_build.ggml_source import Pin, fetch, locate, read_pin
 from floatllm_build.host import probe_host, probe_python, probe_target
 from floatllm_build.install import check_platform, check_tag, holds, install
@@ -106,9 +109,7 @@ def verify_installed(system: System, python: str | None, tell: Listener) -> Proo
             f"There is no floatllm in {target.prefix} (by {target.chosen_by}). Run floatllm-build install."
         )
     site = Path(target.installed).parent
-    return prove_installed(
-        target.executable, _device_of(site / "floatllm" / "manifest.json"), cache_dir(), tell
-    )
+    return prove_installed(target.executable, _device_of(site / "floatllm" / "manifest.json"), tell)
 
 
 def fetch_ggml(system: System, tell: Listener) -> GgmlSource:
@@ -119,13 +120,21 @@ def fetch_ggml(system: System, tell: Listener) -> GgmlSource:
 
 
 def clean(tell: Listener) -> Path:
-    """Deletes what this tool keeps in the cache, once nobody works in it; returns the cache's path."""
+    """Deletes what this tool keeps in the cache, once nobody works in it; returns the cache's path.
+
+    Raises MissingError, once all else is gone, with what could not be deleted and why.
+    """
     cache = cache_dir()
     if cache.is_dir():
         with cache_lock(cache, tell):
             # By name: FLOATLLM_CACHE_DIR may point at a folder that holds other things too.
-            for name in CACHE_FOLDERS:
-                shutil.rmtree(cache / name, ignore_errors=True)
+            stayed = [fault for name in CACHE_FOLDERS if (fault := remove_folder(cache / name))]
+        if stayed:
+            raise MissingError(
+                "Not everything could be deleted:\n"
+                + "".join(f"  {fault}\n" for fault in stayed)
+                + "All else is gone. Close what uses these or delete them by hand, and run this again."
+            )
     return cache
 
 
@@ -138,7 +147,8 @@ def _make_wheel(system: System, wish: Wish, python: str, cache: Path, tell: List
     tell(StepDone("probe", describe_host(host)))
     tell(StepDone("plan", describe_plan(made)))
     check_lacks(lacks)
-    if presets()[made.preset].cross:
+    preset = presets()[made.preset]
+    if preset.cross:
         raise UsageFaultError(
             f"Preset `{made.preset}` is for another machine, where this one cannot prove the result. "
             f"Use plain cmake: cmake --preset {made.preset} -S native"
@@ -147,19 +157,25 @@ def _make_wheel(system: System, wish: Wish, python: str, cache: Path, tell: List
     data = data_dir()
     source = _source(system, read_pin(data), cache, wish.ggml_dir, tell)
     sources = read_sources(data)
-    inputs = plan_inputs(made, host, toolchain, source.folder)
+    inputs = plan_inputs(made, preset.variables, host, toolchain, source.folder)
     key = digest(wheel_inputs(inputs, digests(sources), source.tree_sha256, host.python.platform))
     cached = find_cached(cache, key)
     if cached:
         tell(StepDone("build", f"nothing changed; reusing {Path(cached.path).name}, built and proven before"))
         return made, cached
     folder = Folder(cache / "build" / f"{made.preset}-{digest(inputs)[:10]}")
-    stage(sources, folder.sources)
-    wheel = _build(made, toolchain, source, folder, key, tell)
-    tell(StepStarted("verify"))
-    proof = prove_wheel(Path(wheel.path), python, made.device, cache, tell)
-    tell(StepDone("verify", f"computed on {proof.device}, numbers agree"))
-    return made, keep(cache, wheel, proof)
+    try:
+        stage(sources, folder.sources)
+        wheel = _build(made, toolchain, source, folder, key, tell)
+        tell(StepStarted("verify"))
+        proof = prove_wheel(Path(wheel.path), python, made.device, cache, tell)
+        tell(StepDone("verify", f"computed on {proof.device}, numbers agree"))
+        return made, keep(cache, wheel, proof)
+    except OSError as error:
+        hint = "Look at the permissions there, and run this again."
+        if error.errno == errno.ENOSPC:
+            hint = free_space_hint(folder)
+        raise BuildFailedError(f"Building in {folder.root} failed: {error}. {hint}") from error
 
 
 def _source(system: System, pin: Pin, cache: Path, chosen: Path | None, tell: Listener) -> GgmlSource:
@@ -183,16 +199,11 @@ def _build(
     made: Plan, toolchain: ToolchainFacts, source: GgmlSource, folder: Folder, key: str, tell: Listener
 ) -> Wheel:
     tell(StepStarted("build"))
-    try:
-        built = build(made, toolchain, source.folder, folder, tell)
-        done = f"{built.units} units in {built.seconds:.0f} s" if built.units else "nothing to compile"
-        tell(StepDone("build", done))
-        tell(StepStarted("package"))
-        wheel = package(made, toolchain, source.folder, folder, key)
-    except OSError as error:
-        raise FloatllmBuildError(
-            f"Building in {folder.root} failed: {error}. The log is {folder.log}"
-        ) from error
+    built = build(made, toolchain, source.folder, folder, tell)
+    done = f"{built.units} units in {built.seconds:.0f} s" if built.units else "nothing to compile"
+    tell(StepDone("build", done))
+    tell(StepStarted("package"))
+    wheel = package(made, toolchain, source.folder, folder, key)
     tell(StepDone("package", f"{Path(wheel.path).name} ({show_size(Path(wheel.path).stat().st_size)})"))
     return wheel
 
@@ -201,7 +212,7 @@ def _install(system: System, target: Target, wheel: Wheel, cache: Path, tell: Li
     tell(StepStarted("install"))
     install(system, target, wheel, cache)
     if not holds(probe_target(system, target.executable), wheel):
-        raise FloatllmBuildError(
+        raise InstallFailedError(
             f"The installer reported success, but {target.prefix} does not hold the wheel's files. "
             f"Look for a second site-packages folder there, or install {wheel.path} yourself."
         )

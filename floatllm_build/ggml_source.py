@@ -11,7 +11,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
-from floatllm_build.errors import FloatllmBuildError, SourceFaultError, UsageFaultError
+from floatllm_build.errors import MissingError, SourceFaultError, UsageFaultError
 from floatllm_build.files import sha256_file
 from floatllm_build.pip import fetch_with_pip, last_lines
 from floatllm_build.system import System
@@ -61,10 +61,8 @@ def read_pin(data: Path) -> Pin:
             repository=git["repository"],
             tag=git["tag"],
         )
-    except (OSError, ValueError, KeyError) as error:
-        raise FloatllmBuildError(
-            f"{data}/ggml/pin.json is damaged ({error!r}). Install the tool again."
-        ) from error
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise MissingError(f"{data}/ggml/pin.json is damaged ({error!r}). Install the tool again.") from error
 
 
 def is_tree_file(path: str) -> bool:

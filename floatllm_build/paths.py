@@ -7,7 +7,7 @@ from pathlib import Path
 
 import platformdirs
 
-from floatllm_build.errors import FloatllmBuildError
+from floatllm_build.errors import MissingError
 
 CACHE_FOLDERS = ("build", "ggml", "proofs", "tools", "wheels")
 
@@ -19,7 +19,7 @@ def data_dir() -> Path:
     for folder in (_HERE / "data", _HERE.parent):
         if (folder / "native" / "CMakeLists.txt").is_file():
             return folder
-    raise FloatllmBuildError(
+    raise MissingError(
         f"This floatllm-build lacks the engine's sources (looked in {_HERE / 'data'} and {_HERE.parent}): "
         "its installation is damaged. Install it again."
     )

@@ -4,23 +4,7 @@ from __future__ import annotations
 
 from floatllm_build.errors import MissingError
 from floatllm_build.values import Host, Lack, Plan, Target
-
-CMAKE_MINIMUM = (3, 25)
-NINJA_MINIMUM = (1, 10)
-PYTHON_MINIMUM = (3, 10)
-
-
-def version_tuple(text: str) -> tuple[int, ...]:
-    """The leading numbers: `3.25.1-rc2` is (3, 25, 1)."""
-    numbers = []
-    for part in text.split("."):
-        digits = "".join(c for i, c in enumerate(part) if part[: i + 1].isdigit())
-        if not digits:
-            break
-        numbers.append(int(digits))
-        if digits != part:
-            break
-    return tuple(numbers)
+from floatllm_build.versions import CMAKE_MINIMUM, NINJA_MINIMUM, PYTHON_MINIMUM, version_tuple
 
 
 def find_lacks(host: Host, plan: Plan) -> tuple[Lack, ...]:
@@ -35,7 +19,12 @@ def find_lacks(host: Host, plan: Plan) -> tuple[Lack, ...]:
             "Windows": "install the Visual Studio Build Tools with C++, and run from their command prompt",
             "Android": "pkg install clang",
         }.get(host.os.name, "install a C and C++ compiler, or set CC and CXX")
-        lacks.append(Lack(what="a C and C++ compiler", why="the engine is compiled here", fix=fix))
+        # A compiler that the user named and that is not there: what to install is not the question then.
+        named = [note for note in host.notes if note.source in ("CC", "CXX")]
+        if named:
+            fix = f"correct or unset {' and '.join(note.source for note in named)}"
+        why = "; ".join(f"{note.source}: {note.said}" for note in named) or "the engine is compiled here"
+        lacks.append(Lack(what="a C and C++ compiler", why=why, fix=fix))
     if termux:
         for name, program, minimum in (
             ("cmake", host.toolchain.cmake, CMAKE_MINIMUM),

@@ -9,8 +9,10 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from floatllm_build.errors import FloatllmBuildError, UsageFaultError
+from floatllm_build.errors import MissingError, UsageFaultError
 from floatllm_build.values import BACKENDS, Backend
+
+_AGAIN = "They come with floatllm-build: install it again."
 
 
 @dataclass(frozen=True)
@@ -43,8 +45,15 @@ class Preset:
 def load_presets(data: Path) -> dict[str, Preset]:
     """Public presets by name, in the order of the files.
 
-    Raises FloatllmBuildError where the files do not fit together.
+    Raises MissingError where the files are damaged.
     """
+    try:
+        return _load(data)
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
+        raise MissingError(f"The presets below {data} are damaged ({error!r}). {_AGAIN}") from error
+
+
+def _load(data: Path) -> dict[str, Preset]:
     configure: dict[str, dict[str, Any]] = {}
     build: dict[str, dict[str, Any]] = {}
     _read(data / "native" / "CMakePresets.json", configure, build, set())
@@ -83,7 +92,7 @@ def _read(
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
-        raise FloatllmBuildError(f"The presets in {path} cannot be read: {error}.") from error
+        raise MissingError(f"The presets in {path} cannot be read: {error}. {_AGAIN}") from error
     for name in content.get("include", ()):
         _read(path.parent / name, configure, build, seen)
     configure.update({preset["name"]: preset for preset in content.get("configurePresets", ())})
@@ -93,7 +102,7 @@ def _read(
 def _merge(name: str, configure: Mapping[str, dict[str, Any]], above: tuple[str, ...]) -> dict[str, Any]:
     """CMake's rule: own fields first, then of each preset in `inherits`, the earlier one winning."""
     if name not in configure or name in above:
-        raise FloatllmBuildError(f"The presets inherit `{name}` in a circle or do not define it.")
+        raise MissingError(f"The presets inherit `{name}` in a circle or do not define it. {_AGAIN}")
     merged = {key: value for key, value in configure[name].items() if key not in {"inherits", "hidden"}}
     inherits = configure[name].get("inherits", ())
     variables = dict(merged.get("cacheVariables", {}))

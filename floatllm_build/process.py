@@ -8,8 +8,9 @@ import os
 import signal
 import subprocess
 import sys
+import tempfile
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
 _GRACE = 2.0
@@ -58,7 +59,47 @@ def run_child(
         os.close(ours)
 
 
-def _start(argv: tuple[str, ...], cwd: Path, env: Mapping[str, str], output: int) -> subprocess.Popen[bytes]:
+def run_to_its_end(argv: tuple[str, ...]) -> tuple[int, str]:
+    """Runs argv without a time limit, whatever happens to us; returns its exit status and all that it said.
+
+    For a child that must not be stopped half-way. It has a session of its own, so that neither Ctrl-C nor a
+    closed terminal reaches it, and it writes into a file, so that it can outlive us. An interrupt that
+    comes meanwhile is raised as KeyboardInterrupt once it has ended.
+
+    Raises OSError where argv cannot be started.
+    """
+    with tempfile.TemporaryFile() as said:
+        with _interrupts_held():
+            child = _start(argv, None, {**os.environ, "LC_ALL": "C"}, said.fileno())
+            status = child.wait()
+        said.seek(0)
+        return status, said.read().decode(errors="replace")
+
+
+@contextlib.contextmanager
+def _interrupts_held() -> Iterator[None]:
+    """Keeps Ctrl-C, SIGTERM and a hang-up back while the block runs; then raises KeyboardInterrupt."""
+    if threading.current_thread() is not threading.main_thread():
+        yield  # only the main thread is ever interrupted
+        return
+    held: list[int] = []
+    names = ("SIGINT", "SIGTERM", "SIGHUP", "SIGBREAK")
+    numbers = [getattr(signal, name) for name in names if hasattr(signal, name)]
+    # What is ignored, as nohup has it with a hang-up, stays ignored.
+    minded = [number for number in numbers if signal.getsignal(number) is not signal.SIG_IGN]
+    before = {number: signal.signal(number, lambda came, _: held.append(came)) for number in minded}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler or signal.SIG_DFL)
+    if held:
+        raise KeyboardInterrupt
+
+
+def _start(
+    argv: tuple[str, ...], cwd: Path | None, env: Mapping[str, str], output: int
+) -> subprocess.Popen[bytes]:
     windows = sys.platform == "win32"
     # The constant exists on Windows only.
     new_group = int(getattr(subprocess, "CREATE_NEW_PROCESS_GROUP", 0))

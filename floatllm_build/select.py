@@ -242,10 +242,14 @@ def _choose_jobs(
         return request.jobs
     fitting = (rung - _RESERVE) // per_job if rung else host.cpu.usable
     jobs = max(1, min(host.cpu.usable, fitting))
-    text = f"{host.cpu.usable} usable CPUs, {show_size(rung)} free, {show_size(per_job)} per compile at most"
+    peak, there = show_size(per_job), show_size(rung)
+    text = f"{host.cpu.usable} usable CPUs, {there} to plan with, {peak} per compile at most"
     if preset.low_mem and preset.jobs:
         jobs, text = preset.jobs, f"{text}; the low-memory recipe runs {preset.jobs} at a time"
     reasons.append(Reason(rule="jobs", text=text))
+    if rung and rung < per_job:
+        text = f"one compile can take {peak} and {there} are there: it is tried, and may be killed"
+        reasons.append(Reason(rule="tight-memory", text=text))
     return jobs
 
 

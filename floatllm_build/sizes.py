@@ -16,8 +16,8 @@ def parse_size(text: str) -> int:
 
     Raises UsageFaultError for anything else, and for a size of less than one byte.
     """
-    match = re.fullmatch(r"([0-9]{1,15}(?:\.[0-9]{1,6})?)\s*([kmgt]?)(?:i?b)?", text.strip().lower())
-    size = int(float(match[1]) * _FACTORS[match[2]]) if match else 0
+    match = re.fullmatch(r"([0-9]{1,15}(?:\.[0-9]{1,6})?)\s*(?:([kmgt])(?:ib)?|b)?", text.strip().lower())
+    size = int(float(match[1]) * _FACTORS[match[2] or ""]) if match else 0
     if size < 1:
         raise UsageFaultError(
             f"`{text}` is not a size. Write bytes or a number with K, M, G or T: 512M, 2GiB."

@@ -25,8 +25,8 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from floatllm_build.errors import UsageFaultError
+from floatllm_build.record import RECORD_VERSION, find_fault
 
-RECORD_VERSION = 1
 _LONGEST_TEXT = 1 << 20
 
 
@@ -219,6 +219,11 @@ class Replay:
             raise UsageFaultError(
                 f"{path} has schema version {version}; this floatllm-build reads {RECORD_VERSION}. "
                 "Record the host again with a matching version."
+            )
+        fault = find_fault(record)
+        if fault:
+            raise UsageFaultError(
+                f"{path} is a damaged recording: {fault}. Record the host again with `detect --save`."
             )
         return cls(record)
 

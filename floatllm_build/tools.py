@@ -11,9 +11,9 @@ from pathlib import Path
 
 from floatllm_build.errors import MissingError
 from floatllm_build.pip import fetch_with_pip, last_lines
-from floatllm_build.preflight import CMAKE_MINIMUM, NINJA_MINIMUM, version_tuple
 from floatllm_build.system import System
 from floatllm_build.values import Program, ToolchainFacts
+from floatllm_build.versions import CMAKE_MINIMUM, NINJA_MINIMUM, version_tuple
 
 _MINIMUM = {"cmake": CMAKE_MINIMUM, "ninja": NINJA_MINIMUM}
 # Where the wheels of today and of former years put the program.

@@ -25,35 +25,65 @@ def prove_wheel(wheel: Path, python: str, device: str, cache: Path, tell: Listen
 
     Raises NotProvenError where the self-test fails, crashes, hangs or ran on another device.
     """
-    scratch = _scratch(cache)
+    home = cache / "proofs"
+    home.mkdir(parents=True, exist_ok=True)
+    scratch = Path(tempfile.mkdtemp(dir=home))
     try:
         with zipfile.ZipFile(wheel) as archive:
             archive.extractall(scratch)
         return _prove(python, device, scratch, {"PYTHONPATH": str(scratch)}, tell)
+    except _Unproven as error:
+        log = home / "last.log"
+        write_whole(log, error.log)
+        raise NotProvenError(
+            f"The engine was built, but it is not proven: {error}\n"
+            "Nothing was installed; what was installed before is untouched. Try another backend with "
+            f"--backend.\nEverything the self-test said is in {log}"
+        ) from error
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
 
 
-def prove_installed(python: str, device: str, cache: Path, tell: Listener) -> Proof:
+def prove_installed(python: str, device: str, tell: Listener) -> Proof:
     """The proof on what is installed in the environment of `python`. Raises NotProvenError."""
-    scratch = _scratch(cache)
+    # Not in the cache: another tool may be at work there, and this proof need not wait for it.
+    scratch = Path(tempfile.mkdtemp(prefix="floatllm-verify-"))
     try:
         return _prove(python, device, scratch, {}, tell)
+    except _Unproven as error:
+        handle, log = tempfile.mkstemp(prefix="floatllm-verify-", suffix=".log")
+        os.write(handle, error.log)
+        os.close(handle)
+        raise NotProvenError(
+            f"The installed engine is not proven: {error}\n"
+            f"Install it again with floatllm-build install. Everything the self-test said is in {log}"
+        ) from error
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
 
 
-def _scratch(cache: Path) -> Path:
-    home = cache / "proofs"
-    home.mkdir(parents=True, exist_ok=True)
-    return Path(tempfile.mkdtemp(dir=home))
+class _Unproven(Exception):  # noqa: N818  becomes NotProvenError
+    """Why, with the last lines; `log` is all that the self-test said."""
+
+    def __init__(self, reason: str, lines: list[str]) -> None:
+        super().__init__(reason + "." + "".join(f"\n  {line}" for line in lines[-5:]))
+        self.log = "".join(f"{line}\n" for line in lines).encode()
+
+
+def _clean_environment() -> dict[str, str]:
+    """Ours without what would have other code proven than the engine's own: FLOATLLM_LIBRARY above all."""
+    env = {
+        name: value
+        for name, value in os.environ.items()
+        if name not in {"PYTHONPATH", "PYTHONHOME", "GGML_BACKEND_PATH"} and not name.startswith("FLOATLLM_")
+    }
+    return {**env, "PYTHONDONTWRITEBYTECODE": "1", "PYTHONUNBUFFERED": "1", "PYTHONUTF8": "1"}
 
 
 def _prove(python: str, device: str, scratch: Path, extra: dict[str, str], tell: Listener) -> Proof:
     report_path = scratch / "report.json"
     argv = (python, "-m", "floatllm.selftest", "--device", device, "--report", str(report_path))
-    env = {name: value for name, value in os.environ.items() if name not in {"PYTHONPATH", "PYTHONHOME"}}
-    env.update({"PYTHONDONTWRITEBYTECODE": "1", "PYTHONUNBUFFERED": "1", "PYTHONUTF8": "1", **extra})
+    env = {**_clean_environment(), **extra}
     lines: list[str] = []
     rest = ""
 
@@ -64,22 +94,19 @@ def _prove(python: str, device: str, scratch: Path, extra: dict[str, str], tell:
             lines.append(line.rstrip())
             tell(Said(line.rstrip()))
 
-    log = scratch.parent / "last.log"
     try:
         status = run_child(argv, cwd=scratch, env=env, on_text=take, timeout=_TIMEOUT)
     except subprocess.TimeoutExpired as error:
-        raise _unproven(f"its self-test did not end within {_TIMEOUT:.0f} s", lines, log) from error
+        raise _Unproven(f"its self-test did not end within {_TIMEOUT:.0f} s", lines) from error
     if rest.strip():
         take("\n")
     report = _read_report(report_path)
     if status < 0:
-        raise _unproven(f"its self-test was ended by signal {-status}", lines, log)
+        raise _Unproven(f"its self-test was ended by signal {-status}", lines)
     if status != 0 or report.get("ok") is not True:
-        raise _unproven(
-            str(report.get("reason") or f"its self-test ended with exit status {status}"), lines, log
-        )
+        raise _Unproven(str(report.get("reason") or f"its self-test ended with exit status {status}"), lines)
     if report.get("device") != device:
-        raise _unproven(f"it ran on {report.get('device')}, not on {device}", lines, log)
+        raise _Unproven(f"it ran on {report.get('device')}, not on {device}", lines)
     return Proof(device=device, lines=tuple(lines), report=report)
 
 
@@ -89,13 +116,3 @@ def _read_report(path: Path) -> dict[str, Any]:
     except (OSError, ValueError):
         return {}
     return report if isinstance(report, dict) else {}
-
-
-def _unproven(reason: str, lines: list[str], log: Path) -> NotProvenError:
-    write_whole(log, "".join(f"{line}\n" for line in lines).encode())
-    said = "".join(f"\n  {line}" for line in lines[-5:])
-    return NotProvenError(
-        f"The engine was built, but it is not proven: {reason}.{said}\n"
-        "Nothing was installed; what was installed before is untouched. Try another backend with --backend.\n"
-        f"Everything the self-test said is in {log}"
-    )

@@ -2,10 +2,6 @@
 
 from __future__ import annotations
 
-import base64
-import csv
-import hashlib
-import io
 import json
 import shutil
 import sys
@@ -13,9 +9,9 @@ import tempfile
 import zipfile
 from pathlib import Path
 
-from floatllm_build.build.run import Folder, child_environment, cmake_options, failure, run_logged
+from floatllm_build.build_folder import Folder, child_environment, cmake_options, failure, run_logged
 from floatllm_build.files import write_whole
-from floatllm_build.values import Plan, Proof, Target, ToolchainFacts, Wheel, to_json
+from floatllm_build.values import Plan, Proof, ToolchainFacts, Wheel, to_json
 
 _PROOF = "proof.json"
 # Former wheels that stay at hand, for instance while someone goes back and forth between two versions.
@@ -39,7 +35,7 @@ def package(plan: Plan, toolchain: ToolchainFacts, ggml_folder: str, folder: Fol
     status, text = run_logged(argv, folder, child_environment(plan, toolchain), folder.native)
     wheels = list(target.glob("*.whl"))
     if status != 0 or len(wheels) != 1:
-        raise failure("Packaging", text, folder.log)
+        raise failure("Packaging", text, folder)
     return Wheel(path=str(wheels[0]), key=key, reused=False)
 
 
@@ -47,7 +43,7 @@ def find_cached(cache: Path, key: str) -> Wheel | None:
     """A wheel that was built from the same inputs, and proven."""
     folder = cache / "wheels" / key
     wheels = list(folder.glob("*.whl"))
-    whole = len(wheels) == 1 and (folder / _PROOF).is_file()
+    whole = len(wheels) == 1 and (folder / _PROOF).is_file() and zipfile.is_zipfile(wheels[0])
     return Wheel(path=str(wheels[0]), key=key, reused=True) if whole else None
 
 
@@ -69,29 +65,3 @@ def keep(cache: Path, wheel: Wheel, proof: Proof) -> Wheel:
     for former in by_age[_KEPT:]:
         shutil.rmtree(former, ignore_errors=True)
     return Wheel(path=str(folder / name), key=wheel.key, reused=False)
-
-
-def platform_fits(wheel: Path, target: Target) -> bool:
-    """Whether the target's Python takes a wheel with this file name."""
-    tag = wheel.stem.split("-")[-1]
-    own = target.platform.replace("-", "_").replace(".", "_")
-    if not (tag.startswith("macosx_") and own.startswith("macosx_")):
-        return own in tag.split(".")
-    from packaging.tags import mac_platforms  # noqa: PLC0415  a Mac's affair
-
-    _, major, minor, arch = own.split("_", 3)
-    return tag in mac_platforms((int(major), int(minor)), arch)
-
-
-def read_record(wheel: Path) -> dict[str, str]:
-    """Path -> `sha256=...` of every file of the wheel that its RECORD knows a hash of."""
-    with zipfile.ZipFile(wheel) as archive:
-        name = next(name for name in archive.namelist() if name.endswith(".dist-info/RECORD"))
-        rows = csv.reader(io.StringIO(archive.read(name).decode()))
-        return {row[0]: row[1] for row in rows if len(row) >= 2 and row[1]}
-
-
-def record_hash(content: bytes) -> str:
-    """As RECORD writes it: url-safe base64 without padding."""
-    text = base64.urlsafe_b64encode(hashlib.sha256(content).digest()).rstrip(b"=").decode()
-    return f"sha256={text}"

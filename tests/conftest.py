@@ -4,12 +4,17 @@ from __future__ import annotations
 
 import os
 import shutil
+import signal
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 from tool_environment import ROOT, Environment, fresh_environment, make_venv, skip_or_fail
+
+# A shell starts background jobs with SIGINT ignored, and children inherit that: no Ctrl-C could be tested.
+if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(scope="session")

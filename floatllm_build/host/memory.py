@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import re
 from collections.abc import Mapping
 
@@ -67,9 +68,10 @@ def _control_groups(system: System) -> list[MemoryBound]:
     bounds = []
     for hierarchy in hierarchies(system, "memory"):
         one = hierarchy.version == 1
-        limit_file = "memory.limit_in_bytes" if one else "memory.max"
+        # Above memory.high a group is slowed down until it hardly moves: as good as a limit.
+        limit_files = ("memory.limit_in_bytes",) if one else ("memory.max", "memory.high")
         usage_file = "memory.usage_in_bytes" if one else "memory.current"
-        for folder in hierarchy.folders:
+        for folder, limit_file in itertools.product(hierarchy.folders, limit_files):
             limit = read_number(system, f"{folder}/{limit_file}")
             if limit is not None and limit < _NO_LIMIT:
                 usage = read_number(system, f"{folder}/{usage_file}") or 0

@@ -38,7 +38,10 @@ def _compiler(
     chosen = system.getenv(variable)
     commands = (chosen,) if chosen else names
     for command in commands:
-        words = tuple(shlex.split(command, posix=os_facts.name != "Windows"))
+        try:
+            words = tuple(shlex.split(command, posix=os_facts.name != "Windows"))
+        except ValueError:
+            words = ()  # a quote that is never closed
         if not words or not system.which(words[0]):
             if chosen:
                 notes.append(Note(source=variable, said=f"`{chosen}` is not a program that can be found"))

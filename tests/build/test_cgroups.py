@@ -56,6 +56,29 @@ def test_version_2_counts_every_ancestor_and_gives_cache_back() -> None:
     assert facts.binding == "/sys/fs/cgroup/user/memory.max"
 
 
+@pytest.mark.parametrize(
+    ("high", "most", "room", "binding"),
+    [
+        ("536870912", "max", 112 * MIB, "memory.high"),
+        ("536870912", "1073741824", 112 * MIB, "memory.high"),
+        ("max", "536870912", 112 * MIB, "memory.max"),
+        ("1073741824", "536870912", 112 * MIB, "memory.max"),
+    ],
+)
+def test_version_2_bounds_by_high_and_by_max(high: str, most: str, room: int, binding: str) -> None:
+    group = "/sys/fs/cgroup/job"
+    files = {
+        "/proc/meminfo": MEMINFO,
+        "/proc/self/cgroup": "0::/job\n",
+        "/proc/self/mountinfo": V2_MOUNT,
+        f"{group}/memory.max": f"{most}\n",
+        f"{group}/memory.high": f"{high}\n",
+        f"{group}/memory.current": f"{400 * MIB}\n",
+    }
+    facts, _ = probe(files)
+    assert (facts.capacity, facts.room, facts.binding) == (512 * MIB, room, f"{group}/{binding}")
+
+
 def test_version_1_knows_its_way_of_saying_no_limit() -> None:
     group = "/sys/fs/cgroup/memory/job"
     files = {

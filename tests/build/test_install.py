@@ -213,3 +213,26 @@ def test_low_memory_with_cmake_and_ninja_from_their_wheels(engine_env: Environme
     assert (manifest["preset"], manifest["low_mem"]) == ("cpu-low-mem", True)
     assert manifest["build_type"] == "MinSizeRel"
     assert loads(target)
+
+
+def test_a_cache_that_cannot_be_written_fails_the_build_with_a_number(
+    engine_env: Environment, tmp_path: Path
+) -> None:
+    cache = tmp_path / "c"
+    cache.mkdir()
+    for name in ("ggml", "tools"):
+        if (engine_env.cache / name).is_dir():
+            (cache / name).symlink_to(engine_env.cache / name)
+    (cache / "build").write_text("a file where the build folders should be")
+    done = engine_env.tool("wheel", "--out", tmp_path, FLOATLLM_CACHE_DIR=str(cache))
+    assert done.returncode == 4
+    assert f"Building in {cache}/build/" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_a_program_that_was_deleted_comes_back(engine_env: Environment, other: Path) -> None:
+    (other.parent / "floatllm").unlink()
+    done = engine_env.tool("install", "--python", other)
+    assert done.returncode == 0, done.stderr
+    assert "is installed and proven" in done.stderr
+    assert (other.parent / "floatllm").is_file()

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
-from floatllm_build.build.ninja import NinjaReader, Progress, first_errors, unit_name
+from floatllm_build.build_folder import Folder, failure
+from floatllm_build.ninja import NinjaReader, Progress, first_errors, unit_name
 
 TERMINAL = (
     "[0/3/1] Building CXX object CMakeFiles/floatllm.dir/src/plan.cpp.o\x1b[K\r"
@@ -79,3 +82,11 @@ def test_the_first_errors_of_a_log(log: str, first: str) -> None:
 def test_what_cmake_says_stays_together() -> None:
     log = "-- a\nCMake Error at x.cmake:3 (message):\n  No ggml source\n  Run fetch\n"
     assert first_errors(log)[:3] == ("CMake Error at x.cmake:3 (message):", "  No ggml source", "  Run fetch")
+
+
+def test_a_full_disk_is_said_with_what_to_do(tmp_path: Path) -> None:
+    folder = Folder(tmp_path)
+    full = str(failure("Compiling", "c++: fatal error: x.s: No space left on device\n", folder))
+    assert "FLOATLLM_CACHE_DIR" in full
+    assert "No space left" in full
+    assert "disk is full" not in str(failure("Compiling", "x.c:1: error: no\n", folder))

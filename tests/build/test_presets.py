@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from floatllm_build.errors import FloatllmBuildError, UsageFaultError
+from floatllm_build.errors import MissingError, UsageFaultError
 from floatllm_build.presets import find_preset, load_presets
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -94,5 +94,5 @@ def test_presets_that_do_not_fit_together_are_refused(tmp_path: Path, presets: l
     (tmp_path / "native").mkdir()
     text = json.dumps({"version": 4, "configurePresets": presets})
     (tmp_path / "native" / "CMakePresets.json").write_text(text)
-    with pytest.raises(FloatllmBuildError, match="inherit"):
+    with pytest.raises(MissingError, match="inherit"):
         load_presets(tmp_path)

@@ -123,7 +123,7 @@ def test_refusals_are_recorded_and_replayed(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("text", "size"),
-    [("512M", 512 << 20), ("2GiB", 2 << 30), ("1.5g", 3 << 29), ("48 m", 48 << 20), ("7", 7), ("1kb", 1024)],
+    [("512M", 512 << 20), ("2GiB", 2 << 30), ("1.5g", 3 << 29), ("48 m", 48 << 20), ("7", 7), ("1kib", 1024)],
 )
 def test_sizes(text: str, size: int) -> None:
     assert parse_size(text) == size

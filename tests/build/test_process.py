@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
 import threading
@@ -13,7 +14,7 @@ import pytest
 
 from floatllm_build.events import Event, Hint
 from floatllm_build.lock import cache_lock
-from floatllm_build.process import run_child
+from floatllm_build.process import run_child, run_to_its_end
 
 # A shell whose own child would live on for a minute.
 FAMILY = ("sh", "-c", "sleep 60 & echo $!; wait")
@@ -75,6 +76,63 @@ def test_so_does_a_time_limit(tmp_path: Path) -> None:
 def test_what_cannot_be_started_is_an_os_error(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError):
         run_child((str(tmp_path / "none"),), cwd=tmp_path, env={}, on_text=lambda _: None)
+
+
+# As an installer does: the former file goes, some time passes, the new one comes.
+REPLACES = """
+import os, pathlib, sys, time
+file = pathlib.Path(sys.argv[1])
+file.unlink()
+time.sleep(1.5)
+file.write_text("new")
+print("session", os.getsid(0))
+"""
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+def test_an_interrupt_waits_for_a_child_that_must_not_stop_half_way(
+    tmp_path: Path, number: signal.Signals
+) -> None:
+    file = tmp_path / "engine"
+    file.write_text("former")
+
+    def interrupt() -> None:
+        while file.exists():
+            time.sleep(0.01)
+        for _ in range(3):
+            os.kill(os.getpid(), number)
+            time.sleep(0.1)
+
+    before = signal.signal(number, signal.default_int_handler)
+    thread = threading.Thread(target=interrupt)
+    try:
+        thread.start()
+        with pytest.raises(KeyboardInterrupt):
+            run_to_its_end((sys.executable, "-c", REPLACES, str(file)))
+        thread.join()
+        assert file.read_text() == "new"
+        assert signal.getsignal(number) is signal.default_int_handler
+    finally:
+        signal.signal(number, before)
+
+
+def test_a_hang_up_that_is_ignored_stays_ignored() -> None:
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        argv = ("sh", "-c", f"kill -HUP {os.getpid()}; sleep 0.2; exit 3")
+        assert run_to_its_end(argv) == (3, "")
+    finally:
+        signal.signal(signal.SIGHUP, before)
+
+
+def test_such_a_child_has_a_session_of_its_own_and_tells_how_it_ended(tmp_path: Path) -> None:
+    (tmp_path / "engine").touch()
+    status, said = run_to_its_end((sys.executable, "-c", REPLACES, str(tmp_path / "engine")))
+    assert status == 0
+    assert int(said.split()[1]) != os.getsid(0)
+    assert run_to_its_end(("sh", "-c", "echo out; echo err >&2; exit 7")) == (7, "out\nerr\n")
+    with pytest.raises(FileNotFoundError):
+        run_to_its_end((str(tmp_path / "none"),))
 
 
 def test_a_second_tool_waits_and_says_so(tmp_path: Path) -> None:

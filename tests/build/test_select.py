@@ -170,3 +170,8 @@ def test_more_memory_never_means_fewer_jobs(one: int, other: int) -> None:
 def test_a_rung_is_never_above_the_size_nor_far_below(size: int) -> None:
     assert memory_rung(size) <= size
     assert memory_rung(size) * 3 >= size * 2
+
+
+def test_memory_too_small_for_one_compile_is_said() -> None:
+    assert "tight-memory" in {reason.rule for reason in plan(machines.PC, memory=10 * MIB).reasons}
+    assert "tight-memory" not in {reason.rule for reason in plan(machines.PC).reasons}

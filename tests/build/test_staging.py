@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -9,7 +10,8 @@ from typing import Any
 import pytest
 from machines import CLANG, NVCC, PC, RTX_3060, pc
 
-from floatllm_build.build.key import digest, plan_inputs, wheel_inputs
+from floatllm_build.build import key
+from floatllm_build.build.key import digest, plan_inputs, program_paths, wheel_inputs
 from floatllm_build.build.staging import digests, read_sources, stage
 from floatllm_build.presets import load_presets
 from floatllm_build.select import make_plan
@@ -61,8 +63,9 @@ def test_the_tool_finds_all_its_sources() -> None:
 
 
 def _inputs(host: Host = PC, request: Request | None = None, ggml: str = "/g") -> dict[str, Any]:
-    plan = make_plan(host, request or Request(), load_presets(ROOT))
-    return plan_inputs(plan, host, host.toolchain, ggml)
+    presets = load_presets(ROOT)
+    plan = make_plan(host, request or Request(), presets)
+    return plan_inputs(plan, presets[plan.preset].variables, host, host.toolchain, ggml)
 
 
 TOOLS = PC.toolchain
@@ -104,12 +107,71 @@ def test_the_number_of_jobs_changes_nothing() -> None:
     assert digest(_inputs(PC, Request(jobs=1))) == digest(_inputs())
 
 
-@pytest.mark.parametrize("variable", ["CXXFLAGS", "LDFLAGS", "CPATH"])
+@pytest.mark.parametrize(
+    "variable",
+    [
+        *("CXXFLAGS", "LDFLAGS", "CPATH", "CUDAARCHS", "CUDACXX", "HIPCXX", "HIP_PATH", "HIPARCHS"),
+        *("CMAKE_C_COMPILER_LAUNCHER", "CMAKE_CXX_COMPILER_LAUNCHER", "CMAKE_INCLUDE_PATH"),
+        *("CMAKE_LIBRARY_PATH", "CMAKE_PREFIX_PATH", "NVCC_APPEND_FLAGS"),
+    ],
+)
 def test_variables_that_compilers_read_count(monkeypatch: pytest.MonkeyPatch, variable: str) -> None:
     monkeypatch.delenv(variable, raising=False)
     before = digest(_inputs())
     monkeypatch.setenv(variable, "-x")
     assert digest(_inputs()) != before
+
+
+def test_a_variable_that_children_never_see_does_not_count(monkeypatch: pytest.MonkeyPatch) -> None:
+    before = digest(_inputs())
+    monkeypatch.setenv("CMAKE_BUILD_PARALLEL_LEVEL", "3")
+    assert digest(_inputs()) == before
+
+
+def test_a_variable_that_a_preset_drops_is_another_folder() -> None:
+    presets = load_presets(ROOT)
+    plan = make_plan(PC, Request(), presets)
+    whole = dict(presets[plan.preset].variables)
+    name = next(iter(whole))
+    less = {key: value for key, value in whole.items() if key != name}
+    keys = {
+        digest(plan_inputs(plan, variables, PC, PC.toolchain, "/g"))
+        for variables in (whole, less, {**whole, name: "other"})
+    }
+    assert len(keys) == 3
+
+
+def test_another_compiler_behind_the_same_name_gives_another_key(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("one", "two"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "real").touch(mode=0o755)
+        (tmp_path / name / "c++").symlink_to("real")
+    keys = []
+    for name in ("one", "two", "one"):
+        monkeypatch.setenv("PATH", str(tmp_path / name))
+        keys.append(digest(_inputs()))
+    assert program_paths("c++ -m64") == [[str(tmp_path / "one/c++"), str((tmp_path / "one/real").resolve())]]
+    (tmp_path / "one" / "c++").unlink()
+    (tmp_path / "one" / "c++").touch(mode=0o755)
+    keys.append(digest(_inputs()))
+    assert keys[0] == keys[2]
+    assert len(set(keys)) == 3
+
+
+def test_the_wheel_key_follows_the_tool_itself(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    copy = shutil.copytree(Path(key.__file__).parents[1], tmp_path / "floatllm_build")
+    monkeypatch.setattr(key, "__file__", str(copy / "build" / "key.py"))
+    before = key.tool_digest()
+    (copy / "data").mkdir(exist_ok=True)
+    (copy / "data" / "engine.py").touch()
+    assert key.tool_digest() == before
+    with (copy / "verify.py").open("a") as file:
+        file.write("# changed\n")
+    assert key.tool_digest() != before
+    plain = {"sources": {}, "ggml_tree": "tree", "platform": "linux-x86_64"}
+    assert wheel_inputs({}, **plain)["tool"][1] == key.tool_digest()
 
 
 @pytest.mark.parametrize(

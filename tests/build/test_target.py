@@ -16,11 +16,12 @@ from machines import PC, VENV, pc, phone
 from floatllm_build.errors import MissingError
 from floatllm_build.host.python import probe_target
 from floatllm_build.install import check_platform, check_tag
-from floatllm_build.preflight import check_lacks, check_target, find_lacks, version_tuple
+from floatllm_build.preflight import check_lacks, check_target, find_lacks
 from floatllm_build.presets import load_presets
 from floatllm_build.select import make_plan
 from floatllm_build.system import Completed, LiveSystem
 from floatllm_build.values import Host, Lack, Program, Request, Target, Wheel
+from floatllm_build.versions import version_tuple
 
 ROOT = Path(__file__).resolve().parents[2]
 

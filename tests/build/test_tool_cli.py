@@ -74,6 +74,16 @@ def test_a_recorded_host_gives_the_plan_of_the_live_one(tool_env: Environment, t
         ('{"schema_version": 99}', "99"),
         ("[]", "None"),
         ("[" * 100_000, "no recorded"),
+        ('{"schema_version":1,"native":{"identity":[1]}}', "`identity` in `native`"),
+        ('{"schema_version":1,"native":{"cpu_count":"many"}}', "`cpu_count`"),
+        ('{"schema_version":1,"native":{"windows_memory":{}}}', "`windows_memory`"),
+        ('{"schema_version":1,"native":{"identity":{"bits":"x"}}}', "`identity`"),
+        ('{"schema_version":1,"commands":{"cc --version":{"out":"","err":""}}}', "`cc --version`"),
+        ('{"schema_version":1,"commands":{"cc --version":{"rc":null,"out":"","err":""}}}', "`commands`"),
+        ('{"schema_version":1,"commands":[]}', "`commands`"),
+        ('{"schema_version":1,"files":{"/proc/meminfo":{"errno":"errorcode"}}}', "`/proc/meminfo`"),
+        ('{"schema_version":1,"globs":{"/lib/ld-musl-*.so.1":7}}', "`globs`"),
+        ('{"schema_version":1,"which":{"cc":1}}', "`which`"),
     ],
 )
 def test_a_damaged_record_is_a_usage_error(
@@ -85,6 +95,29 @@ def test_a_damaged_record_is_a_usage_error(
     assert done.returncode == 2
     assert said in done.stderr
     assert "Traceback" not in done.stderr
+
+
+def test_clean_says_what_it_could_not_delete(tool_env: Environment, tmp_path: Path) -> None:
+    cache = tmp_path / "c"
+    (cache / "wheels").mkdir(parents=True)
+    (tmp_path / "elsewhere").mkdir()
+    (cache / "build").symlink_to(tmp_path / "elsewhere")
+    done = tool_env.tool("clean", FLOATLLM_CACHE_DIR=str(cache))
+    assert done.returncode == 3
+    assert f"{cache}/build" in done.stderr
+    assert "by hand" in done.stderr
+    assert done.stdout == ""
+    assert not (cache / "wheels").exists()
+    (cache / "build").unlink()
+    done = tool_env.tool("clean", FLOATLLM_CACHE_DIR=str(cache))
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+def test_a_quote_that_is_never_closed_is_a_usage_error(tool_env: Environment) -> None:
+    done = tool_env.tool("plan", CMAKE_ARGS='-DX="1')
+    assert done.returncode == 2
+    assert "CMAKE_ARGS" in done.stderr
+    assert tool_env.tool("detect", CXX='g++ "').returncode == 0
 
 
 def test_plan_shows_the_exact_cmake_line(tool_env: Environment) -> None:

@@ -1,0 +1,101 @@
+"""A build folder, and how its children are run: for the steps that compile and that pack."""
+
+from __future__ import annotations
+
+import errno
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from floatllm_build.errors import BuildFailedError
+from floatllm_build.ninja import STATUS, first_errors
+from floatllm_build.process import run_child
+from floatllm_build.values import Plan, ToolchainFacts
+
+# Would change what is built behind the plan's back, or what the children print.
+NOT_INHERITED = (
+    *("CMAKE_ARGS", "CMAKE_GENERATOR", "CMAKE_BUILD_TYPE", "CMAKE_TOOLCHAIN_FILE", "CMAKE_INSTALL_PREFIX"),
+    *("CMAKE_BUILD_PARALLEL_LEVEL", "CMAKE_COLOR_DIAGNOSTICS", "CMAKE_INSTALL_MODE", "DESTDIR"),
+    *("MAKEFLAGS", "MFLAGS", "NINJA_STATUS", "CLICOLOR_FORCE", "VERBOSE", "LANG", "LANGUAGE", "GGML_DIR"),
+)
+
+
+@dataclass(frozen=True)
+class Folder:
+    """One build folder: {cache}/build/<name>."""
+
+    root: Path
+
+    @property
+    def sources(self) -> Path:
+        return self.root / "src"
+
+    @property
+    def native(self) -> Path:
+        return self.sources / "native"
+
+    @property
+    def out(self) -> Path:
+        return self.root / "out"
+
+    @property
+    def log(self) -> Path:
+        return self.root / "build.log"
+
+
+def child_environment(plan: Plan, toolchain: ToolchainFacts) -> dict[str, str]:
+    """What cmake, ninja, the compilers and the packer see: ours, less what would speak against the plan."""
+    env = {
+        name: value
+        for name, value in os.environ.items()
+        if name not in NOT_INHERITED and not name.startswith(("SKBUILD_", "NINJA_"))
+    }
+    # A fixed time makes the wheel the same byte for byte; ggml would turn its native build off when it
+    # sees one, but the presets decide that.
+    env.update({"LC_ALL": "C", "SOURCE_DATE_EPOCH": "315532800", "NINJA_STATUS": STATUS})
+    if plan.cc:
+        env["CC"] = plan.cc
+    if plan.cxx:
+        env["CXX"] = plan.cxx
+    if toolchain.cmake and toolchain.ninja:
+        env["CMAKE_EXECUTABLE"] = toolchain.cmake.path
+        # The packer looks for ninja on PATH; at its end, so that compilers are found where they were.
+        env["PATH"] = os.pathsep.join((env.get("PATH", os.defpath), str(Path(toolchain.ninja.path).parent)))
+    return env
+
+
+def cmake_options(plan: Plan, toolchain: ToolchainFacts, ggml_folder: str) -> tuple[str, ...]:
+    """The plan's cmake line without program, source and build folder, with its words filled in."""
+    ninja = toolchain.ninja.path if toolchain.ninja else "ninja"
+    filled = (word.replace("{ggml}", ggml_folder) for word in plan.cmake[7:])
+    return (f"--preset={plan.preset}", "-GNinja", f"-DCMAKE_MAKE_PROGRAM={ninja}", *filled)
+
+
+def run_logged(argv: tuple[str, ...], folder: Folder, env: Mapping[str, str], cwd: Path) -> tuple[int, str]:
+    """Runs a child and appends what it says to the log; returns its exit status and that text."""
+    said: list[str] = []
+    with folder.log.open("a", encoding="utf-8", errors="replace") as log:
+
+        def take(text: str) -> None:
+            said.append(text)
+            log.write(text)
+            log.flush()
+
+        log.write(f"$ {' '.join(argv)}\n")
+        status = run_child(argv, cwd=cwd, env=env, on_text=take)
+    return status, "".join(said)
+
+
+def failure(what: str, text: str, folder: Folder) -> BuildFailedError:
+    """The error of a failed child: its first errors, where the rest is, and what to do for a full disk."""
+    lines = "\n".join(f"  {line}" for line in first_errors(text))
+    full = f"{free_space_hint(folder)}\n" if os.strerror(errno.ENOSPC) in text else ""
+    return BuildFailedError(f"{what} failed:\n{lines}\n{full}Everything it said is in {folder.log}")
+
+
+def free_space_hint(folder: Folder) -> str:
+    return (
+        f"The disk is full: free space where {folder.root} is, or name a folder on another disk in "
+        "FLOATLLM_CACHE_DIR, and run this again."
+    )

@@ -1,0 +1,97 @@
+"""The plan of the house: which module may import which, and that every error has an exit code of its own."""
+
+from __future__ import annotations
+
+import ast
+from pathlib import Path
+
+import pytest
+
+from floatllm_build import errors
+from floatllm_build.errors import FloatllmBuildError
+
+HOUSE = Path(errors.__file__).resolve().parent
+STEPS = {
+    *("host", "select", "preflight", "tools", "ggml_source"),
+    *("build", "wheel", "verify", "install"),
+}
+TOP = {"__main__", "cli", "flow", "render"}
+# Rooms of the ground floor know nobody, but for the errors that they raise.
+GROUND = {"errors", "values", "events"}
+
+
+def rooms() -> dict[str, set[str]]:
+    """Room (a module, or a whole package) -> rooms that it imports, wherever in the file it does."""
+    found: dict[str, set[str]] = {}
+    for path in HOUSE.rglob("*.py"):
+        inside = path.relative_to(HOUSE)
+        if inside.parts[0] != "data":
+            room = inside.parts[0].removesuffix(".py")
+            found.setdefault(room, set()).update(imports(path))
+    return {room: used - {room} for room, used in found.items()}
+
+
+def imports(path: Path) -> set[str]:
+    used: set[str] = set()
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            used |= {name.name for name in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path} imports by a relative name"
+            module = node.module or ""
+            # `from floatllm_build import flow` names a room, `from floatllm_build import __version__` none.
+            used |= {f"{module}.{name.name}" for name in node.names} if module == HOUSE.name else {module}
+    inside = {name.split(".")[1] for name in used if name.startswith(f"{HOUSE.name}.")}
+    return {name for name in inside if (HOUSE / name).is_dir() or (HOUSE / f"{name}.py").is_file()}
+
+
+def test_every_room_that_the_plan_names_is_there() -> None:
+    assert set(rooms()) >= STEPS | TOP | GROUND
+
+
+def test_no_step_imports_a_step_and_none_looks_up() -> None:
+    assert {step: rooms()[step] & (STEPS | TOP) for step in STEPS} == {step: set() for step in STEPS}
+
+
+def test_only_the_flow_imports_steps() -> None:
+    assert {room for room, used in rooms().items() if used & STEPS} == {"flow"}
+
+
+def test_only_the_command_line_imports_the_flow_and_what_knows_a_terminal() -> None:
+    assert {room for room, used in rooms().items() if used & {"flow", "render"}} == {"cli"}
+    assert {room for room, used in rooms().items() if "cli" in used} == {"__main__"}
+
+
+def test_the_ground_floor_carries_and_leans_on_nothing() -> None:
+    assert {room: rooms()[room] for room in GROUND} == {room: set() for room in GROUND}
+    assert rooms()["presets"] <= GROUND
+
+
+def test_no_circle() -> None:
+    left = rooms()
+    while left:
+        free = {room for room, used in left.items() if not used & set(left)}
+        assert free, f"these import each other in a circle: {sorted(left)}"
+        left = {room: used for room, used in left.items() if room not in free}
+
+
+def kinds(above: type[FloatllmBuildError]) -> list[type[FloatllmBuildError]]:
+    below = above.__subclasses__()
+    return below + [deeper for kind in below for deeper in kinds(kind)]
+
+
+@pytest.mark.parametrize("kind", kinds(FloatllmBuildError))
+def test_every_error_has_an_exit_code_that_is_documented(kind: type[FloatllmBuildError]) -> None:
+    assert kind.exit_code in {2, 3, 4, 5, 6}
+
+
+def test_nobody_raises_an_error_without_an_exit_code() -> None:
+    assert not hasattr(FloatllmBuildError, "exit_code")
+    calls = [
+        node.func.id
+        for path in HOUSE.rglob("*.py")
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+        if isinstance(node, ast.Call) and isinstance(node.func, ast.Name)
+    ]
+    assert "MissingError" in calls
+    assert "FloatllmBuildError" not in calls
