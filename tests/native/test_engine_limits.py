@@ -1,0 +1,83 @@
+"""The engine's budget under a hard limit of the kernel: what exceeds it is killed."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from installed import Installed, skip_or_fail
+
+MIB = 1 << 20
+# DESIGN's share for interpreter and tokenizer, on top of --memory.
+_PYTHON = 64 * MIB
+_V1 = Path("/sys/fs/cgroup/memory")
+_V2 = Path("/sys/fs/cgroup")
+
+
+class Group:
+    """A control group of our own with a hard limit and no swap."""
+
+    def __init__(self, folder: Path, *, v1: bool) -> None:
+        self.folder, self.v1 = folder, v1
+
+    def limit(self, size: int) -> None:
+        """Sets the limit in bytes."""
+        if self.v1:
+            (self.folder / "memory.limit_in_bytes").write_text(str(size))
+            return
+        (self.folder / "memory.max").write_text(str(size))
+        (self.folder / "memory.swap.max").write_text("0")
+
+    def run(self, command: list[str], env: dict[str, str]) -> subprocess.CompletedProcess[str]:
+        """Runs a command inside the group."""
+        members = self.folder / ("tasks" if self.v1 else "cgroup.procs")
+        entered = ["sh", "-c", f'echo $$ > "{members}" && exec "$@"', "sh", *command]
+        return subprocess.run(entered, env=env, capture_output=True, text=True, timeout=300, check=False)
+
+
+@pytest.fixture
+def group() -> Iterator[Group]:
+    v1 = _V1.is_dir()
+    folder = (_V1 if v1 else _V2) / f"floatllm-test-{os.getpid()}"
+    try:
+        folder.mkdir()
+        made = Group(folder, v1=v1)
+        made.limit(256 * MIB)
+    except OSError as error:
+        skip_or_fail(f"needs a control group that may limit memory: {error}")
+    yield made
+    folder.rmdir()
+
+
+@pytest.mark.parametrize("io", ["mmap", "direct"])
+@pytest.mark.parametrize("size", [36, 48, 80])
+def test_the_budget_holds_under_a_hard_limit(
+    engine: Installed, group: Group, smollm: Path, size: int, io: str
+) -> None:
+    group.limit(size * MIB + _PYTHON)
+    bound = ("--memory", f"{size}M", "--io", io)
+    mapped = group.run(engine.command("map", smollm, *bound), engine.env)
+    assert mapped.returncode == 0, mapped.stderr
+    # A prompt that fills a pass, so that every activation is really touched.
+    prompt = "word " * 120
+    ran = group.run(engine.command("run", smollm, "-p", prompt, "-n", "3", *bound), engine.env)
+    assert ran.returncode == 0, ran.stderr
+
+
+def test_the_limit_is_a_real_one(engine: Installed, group: Group) -> None:
+    group.limit(64 * MIB)
+    greedy = [engine.python, "-c", "data = bytearray(200 << 20); data[::4096] = bytes(len(data[::4096]))"]
+    assert group.run(greedy, engine.env).returncode != 0
+
+
+def test_without_a_bound_the_group_sets_it(engine: Installed, group: Group, smollm: Path) -> None:
+    group.limit(128 * MIB)
+    plan = group.run(engine.command("plan", smollm), engine.env)
+    assert plan.returncode == 0, plan.stderr
+    assert group.folder.name in plan.stdout
+    ran = group.run(engine.command("run", smollm, "-p", "The capital of France is", "-n", "2"), engine.env)
+    assert ran.returncode == 0, ran.stderr
+    assert ran.stdout.startswith(" Paris")
