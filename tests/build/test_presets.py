@@ -9,6 +9,7 @@ import subprocess
 from pathlib import Path
 
 import pytest
+from tool_environment import skip_or_fail
 
 from floatllm_build.errors import MissingError, UsageFaultError
 from floatllm_build.presets import find_preset, load_presets
@@ -51,7 +52,7 @@ def test_what_design_asks_of_single_presets() -> None:
 def test_cmake_lists_and_expands_the_same(tmp_path: Path) -> None:
     cmake = shutil.which("cmake")
     if not cmake:
-        pytest.skip("cmake is not on PATH")
+        skip_or_fail("cmake is not on PATH (Debian: apt install cmake)")
     for part in ("native", "presets"):
         shutil.copytree(ROOT / part, tmp_path / part, ignore=shutil.ignore_patterns("src", "build"))
     listed = subprocess.run(

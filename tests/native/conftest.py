@@ -18,7 +18,8 @@ sys.path[:0] = [str(_ROOT / "native"), str(_ROOT / "tests" / "gguf")]
 
 import gguf_files  # noqa: E402 (the paths above come first)
 from gguf import GGMLQuantizationType as Type  # noqa: E402
-from installed import DATA, Installed, skip_or_fail  # noqa: E402
+from installed import DATA, Installed  # noqa: E402
+from tool_environment import skip_or_fail  # noqa: E402
 
 
 @pytest.fixture(scope="session")

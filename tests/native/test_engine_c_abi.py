@@ -10,8 +10,9 @@ from pathlib import Path
 
 import pytest
 from floatllm import Model, _lib
-from installed import Installed, skip_or_fail
+from installed import Installed
 from llama_numpy import weights
+from tool_environment import skip_or_fail
 
 _HERE = Path(__file__).parent
 _INCLUDE = _HERE.parents[1] / "native" / "include"

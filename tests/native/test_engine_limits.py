@@ -8,7 +8,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from installed import Installed, skip_or_fail
+from installed import Installed
+from tool_environment import skip_or_fail
 
 MIB = 1 << 20
 # DESIGN's share for interpreter and tokenizer, on top of --memory.
