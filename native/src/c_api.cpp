@@ -173,11 +173,10 @@ floatllm_status floatllm_plan_create(floatllm_model *model, const floatllm_plan_
                 ? floatllm::Budget{params->memory, "--memory"}
                 : floatllm::safe_budget(floatllm::os::memory_bounds(), request.threads + floatllm::kReaders);
         request.chunk = params->chunk;
-        const bool cached = floatllm::os::cached_share(model->file->file(0)) >= 0.9;
         request.explicit_io = params->io != FLOATLLM_IO_AUTO;
-        request.io = params->io == FLOATLLM_IO_DIRECT || (!request.explicit_io && !cached)
-                         ? floatllm::IoMode::Direct
-                         : floatllm::IoMode::Mmap;
+        const bool direct = request.explicit_io ? params->io == FLOATLLM_IO_DIRECT
+                                                : floatllm::os::cached_share(model->file->file(0)) < 0.9;
+        request.io = direct ? floatllm::IoMode::Direct : floatllm::IoMode::Mmap;
         request.ctx = params->ctx;
         request.width = params->width;
         request.sequences = std::max<uint32_t>(params->sequences, 1);

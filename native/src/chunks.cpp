@@ -123,12 +123,11 @@ std::vector<ggml_tensor *> Slot::bind(ggml_context *context) {
 
 void Slot::upload(const std::vector<ggml_tensor *> &tensors) {
     char *address = static_cast<char *>(ggml_backend_buffer_get_base(device_memory_.get()));
-    const uint64_t align = plan_.device.alignment;
     const uint64_t grain = plan_.device.granularity;
     for (size_t i = 0; i < chunk_->parts.size(); ++i) {
         const Part &part = chunk_->parts[i];
         place(device_memory_.get(), tensors[i], address);
-        address += (part.size + plan_.device.tensor_slack + align - 1) / align * align;
+        address += round_up(part.size + plan_.device.tensor_slack, plan_.device.alignment);
         // What was brought once stays until release().
         for (uint64_t done = uploaded_ ? part.size : 0; done < part.size;) {
             const uint64_t begin = (part.offset + done) / grain * grain;
@@ -139,9 +138,7 @@ void Slot::upload(const std::vector<ggml_tensor *> &tensors) {
             ggml_backend_tensor_set(tensors[i], static_cast<const char *>(staged.data()) + skip,
                                     static_cast<size_t>(done), static_cast<size_t>(step));
             if (!staged.intact()) {
-                throw Error(FLOATLLM_ERROR_ENGINE,
-                            format("%s became shorter while it was in use. Restore the file and run again.",
-                                   plan_.model->path().c_str()));
+                became_shorter(plan_.model->path());
             }
             done += step;
         }
@@ -152,9 +149,7 @@ void Slot::upload(const std::vector<ggml_tensor *> &tensors) {
 void Slot::check() const {
     for (const os::Mapping &window : windows_) {
         if (!window.intact()) {
-            throw Error(FLOATLLM_ERROR_ENGINE,
-                        format("%s became shorter while it was in use. Restore the file and run again.",
-                               plan_.model->path().c_str()));
+            became_shorter(plan_.model->path());
         }
     }
 }
@@ -182,9 +177,7 @@ ChunkStore::ChunkStore(const Plan &plan, const Device &device) : plan_(plan) {
     // Beside a stream the page cache keeps nothing for long, so what is to stay must not live there.
     const bool own_pinned = direct || plan.slots > 0;
     uint64_t widest = 0;
-    const auto cost = [&plan](const Chunk &c) {
-        return plan.device.maps_host ? c.mapped_bytes : c.device_bytes;
-    };
+    const auto cost = [&plan](const Chunk &c) { return chunk_cost(plan.device, c); };
     for (size_t i = 0; i < plan.chunks.size(); ++i) {
         if (plan.chunks[i].pinned) {
             pinned_[i] = std::make_unique<Slot>(plan, device, cost(plan.chunks[i]), own_pinned);

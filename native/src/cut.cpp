@@ -7,8 +7,6 @@ namespace floatllm {
 
 namespace {
 
-uint64_t round_up(uint64_t value, uint64_t to) { return (value + to - 1) / to * to; }
-
 class Cutter {
   public:
     Cutter(const GgufFile &model, const Program &program, const DeviceFacts &device, uint32_t sequences)
@@ -141,10 +139,7 @@ class Cutter {
         return {static_cast<int>(op), first + begin, first + end};
     }
 
-    uint64_t cost(const std::vector<Step> &steps) const {
-        const Chunk c = chunk(steps);
-        return device_.maps_host ? c.mapped_bytes : c.device_bytes;
-    }
+    uint64_t cost(const std::vector<Step> &steps) const { return chunk_cost(device_, chunk(steps)); }
 
     Chunk chunk(std::vector<Step> steps) const {
         Chunk c{};

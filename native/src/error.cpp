@@ -19,6 +19,12 @@ std::string format(const char *fmt, ...) {
     return std::string(text.data());
 }
 
+void became_shorter(const std::string &path) {
+    throw Error(
+        FLOATLLM_ERROR_ENGINE,
+        format("%s became shorter while it was in use. Restore the file and run again.", path.c_str()));
+}
+
 std::string human_size(unsigned long long bytes) {
     static const char *const units[] = {"KiB", "MiB", "GiB", "TiB"};
     if (bytes < 1024) {

@@ -25,6 +25,9 @@ std::string format(const char *fmt, ...)
 #endif
     ;
 
+// A file that was cut while the engine reads it.
+[[noreturn]] void became_shorter(const std::string &path);
+
 // "1.5 GiB", "48.0 MiB", "512 B".
 std::string human_size(unsigned long long bytes);
 

@@ -18,8 +18,6 @@ constexpr uint64_t kMostSlot = uint64_t{32} << 20;
 
 unsigned long long ull(uint64_t value) { return value; }
 
-uint64_t round_up(uint64_t value, uint64_t to) { return (value + to - 1) / to * to; }
-
 Layout lay_out(const Program &program, uint32_t width, uint32_t outputs, uint32_t cells, bool sliced) {
     Layout layout{};
     const auto take = [&layout](Region &region, uint64_t size) {
@@ -308,9 +306,7 @@ class Planner {
 
     uint64_t room() const { return limit() > fixed() ? limit() - fixed() : 0; }
 
-    uint64_t cost(const Chunk &chunk) const {
-        return plan_.device.maps_host ? chunk.mapped_bytes : chunk.device_bytes;
-    }
+    uint64_t cost(const Chunk &chunk) const { return chunk_cost(plan_.device, chunk); }
 
     bool cuts_rows() const {
         for (const Chunk &c : plan_.chunks) {

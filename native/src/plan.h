@@ -78,6 +78,13 @@ struct Chunk {
     bool pinned;            // loaded once and kept; the others pass through the ring
 };
 
+// What a chunk takes of the device's memory, or of the host's where the device maps it.
+inline uint64_t chunk_cost(const DeviceFacts &device, const Chunk &chunk) {
+    return device.maps_host ? chunk.mapped_bytes : chunk.device_bytes;
+}
+
+inline uint64_t round_up(uint64_t value, uint64_t to) { return (value + to - 1) / to * to; }
+
 struct Region {
     uint64_t offset;
     uint64_t size;

@@ -4,6 +4,7 @@
 #include <cstddef>
 #include <cstdint>
 #include <string>
+#include <utility>
 #include <vector>
 
 namespace floatllm::os {
@@ -51,8 +52,16 @@ class Mapping {
     // Maps the window; populate() reads it in. Throws Error(FLOATLLM_ERROR_ENGINE).
     Mapping(const File &file, uint64_t offset, size_t size);
     ~Mapping();
-    Mapping(Mapping &&other) noexcept;
-    Mapping &operator=(Mapping &&other) noexcept;
+    Mapping(Mapping &&other) noexcept
+        : data_(std::exchange(other.data_, nullptr)),
+          size_(std::exchange(other.size_, 0)),
+          guard_(std::exchange(other.guard_, -1)) {}
+    Mapping &operator=(Mapping &&other) noexcept {
+        std::swap(data_, other.data_);
+        std::swap(size_, other.size_);
+        std::swap(guard_, other.guard_);
+        return *this;
+    }
 
     void *data() const { return data_; }
     size_t size() const { return size_; }
@@ -74,8 +83,13 @@ class Pages {
     // Throws Error(FLOATLLM_ERROR_ENGINE).
     explicit Pages(size_t size);
     ~Pages();
-    Pages(Pages &&other) noexcept;
-    Pages &operator=(Pages &&other) noexcept;
+    Pages(Pages &&other) noexcept
+        : data_(std::exchange(other.data_, nullptr)), size_(std::exchange(other.size_, 0)) {}
+    Pages &operator=(Pages &&other) noexcept {
+        std::swap(data_, other.data_);
+        std::swap(size_, other.size_);
+        return *this;
+    }
 
     void *data() const { return data_; }
     size_t size() const { return size_; }

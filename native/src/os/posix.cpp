@@ -9,7 +9,6 @@
 #include <cerrno>
 #include <cstring>
 #include <mutex>
-#include <utility>
 
 #include "error.h"
 #include "os/os.h"
@@ -52,12 +51,6 @@ namespace {
     throw Error(FLOATLLM_ERROR_ENGINE,
                 format("Reading %s at byte %llu failed: %s.", path.c_str(),
                        static_cast<unsigned long long>(offset), std::strerror(reason)));
-}
-
-[[noreturn]] void became_shorter(const std::string &path) {
-    throw Error(
-        FLOATLLM_ERROR_ENGINE,
-        format("%s became shorter while it was in use. Restore the file and run again.", path.c_str()));
 }
 
 // Reads up to `count` bytes, until `enough` are there or the file ends; returns what is there. A read past
@@ -249,18 +242,6 @@ Mapping::~Mapping() {
     }
 }
 
-Mapping::Mapping(Mapping &&other) noexcept
-    : data_(std::exchange(other.data_, nullptr)),
-      size_(std::exchange(other.size_, 0)),
-      guard_(std::exchange(other.guard_, -1)) {}
-
-Mapping &Mapping::operator=(Mapping &&other) noexcept {
-    std::swap(data_, other.data_);
-    std::swap(size_, other.size_);
-    std::swap(guard_, other.guard_);
-    return *this;
-}
-
 Pages::Pages(size_t size) : size_(size) {
     void *data = ::mmap(nullptr, size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
     if (data == MAP_FAILED) {
@@ -277,15 +258,6 @@ Pages::~Pages() {
     if (data_ != nullptr) {
         ::munmap(data_, size_);
     }
-}
-
-Pages::Pages(Pages &&other) noexcept
-    : data_(std::exchange(other.data_, nullptr)), size_(std::exchange(other.size_, 0)) {}
-
-Pages &Pages::operator=(Pages &&other) noexcept {
-    std::swap(data_, other.data_);
-    std::swap(size_, other.size_);
-    return *this;
 }
 
 double cached_share(const File &file) {

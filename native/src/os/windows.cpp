@@ -3,7 +3,6 @@
 #include <windows.h>
 
 #include <algorithm>
-#include <utility>
 
 #include "error.h"
 #include "os/os.h"
@@ -114,9 +113,7 @@ size_t read_some(intptr_t handle, const std::string &path, uint64_t offset, void
 
 void File::read_at(uint64_t offset, void *buffer, size_t count) const {
     if (read_some(handle_, path_, offset, buffer, count, count) < count) {
-        throw Error(
-            FLOATLLM_ERROR_ENGINE,
-            format("%s became shorter while it was in use. Restore the file and run again.", path_.c_str()));
+        became_shorter(path_);
     }
 }
 
@@ -137,9 +134,7 @@ void File::read_direct(uint64_t offset, void *buffer, size_t count) const {
     if (direct_ == -1) {
         read_at(offset, buffer, wanted);
     } else if (read_some(direct_, path_, offset, buffer, count, wanted) < wanted) {
-        throw Error(
-            FLOATLLM_ERROR_ENGINE,
-            format("%s became shorter while it was in use. Restore the file and run again.", path_.c_str()));
+        became_shorter(path_);
     }
 }
 
@@ -179,15 +174,6 @@ Mapping::~Mapping() {
     }
 }
 
-Mapping::Mapping(Mapping &&other) noexcept
-    : data_(std::exchange(other.data_, nullptr)), size_(std::exchange(other.size_, 0)) {}
-
-Mapping &Mapping::operator=(Mapping &&other) noexcept {
-    std::swap(data_, other.data_);
-    std::swap(size_, other.size_);
-    return *this;
-}
-
 Pages::Pages(size_t size) : size_(size) {
     data_ = VirtualAlloc(nullptr, size, MEM_RESERVE | MEM_COMMIT, PAGE_READWRITE);
     if (data_ == nullptr) {
@@ -200,15 +186,6 @@ Pages::~Pages() {
     if (data_ != nullptr) {
         VirtualFree(data_, 0, MEM_RELEASE);
     }
-}
-
-Pages::Pages(Pages &&other) noexcept
-    : data_(std::exchange(other.data_, nullptr)), size_(std::exchange(other.size_, 0)) {}
-
-Pages &Pages::operator=(Pages &&other) noexcept {
-    std::swap(data_, other.data_);
-    std::swap(size_, other.size_);
-    return *this;
 }
 
 double cached_share(const File &) { return 0; }
