@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import shlex
 import signal
 import sys
@@ -14,7 +13,9 @@ import typer
 
 from floatllm_build import __version__, flow
 from floatllm_build.errors import FloatllmBuildError, MissingError, UsageFaultError
+from floatllm_build.files import write_whole
 from floatllm_build.sizes import parse_size
+from floatllm_build.symbols import Door, Symbols
 from floatllm_build.system import LiveSystem, Recorder, Replay, System
 from floatllm_build.values import SCHEMA_VERSION, Backend, Request, to_json
 
@@ -28,22 +29,52 @@ app = typer.Typer(
 
 _INTERRUPTED = 130
 
-BackendOption = Annotated[Backend | None, typer.Option(help="Build this backend, or fail.")]
-PresetOption = Annotated[str | None, typer.Option(help="Build this preset; see `presets`.")]
-LowMemOption = Annotated[bool, typer.Option("--low-mem", help="Use the low-memory recipe.")]
-MemoryOption = Annotated[str | None, typer.Option(help="Memory the build may use: 512M, 2GiB.")]
-JobsOption = Annotated[int | None, typer.Option(min=1, help="Compile this many units at once.")]
-GgmlOption = Annotated[Path | None, typer.Option(help="A ggml source folder of your own.")]
-PythonOption = Annotated[str | None, typer.Option(help="The Python of the environment that is meant.")]
+# How long a person waits for an answer, a driver that hangs included; a build can wait for a slow phone.
+_DETECT_SECONDS = 4.0
+_INSTALL_SECONDS = 30.0
+
+BackendOption = Annotated[
+    Backend | None, typer.Option(envvar="FLOATLLM_BACKEND", help="Build this backend, or fail.")
+]
+PresetOption = Annotated[
+    str | None, typer.Option(envvar="FLOATLLM_PRESET", help="Build this preset; see `presets`.")
+]
+LowMemOption = Annotated[
+    bool, typer.Option("--low-mem", envvar="FLOATLLM_LOW_MEM", help="Use the low-memory recipe.")
+]
+PortableOption = Annotated[
+    bool, typer.Option("--portable", envvar="FLOATLLM_PORTABLE", help="For any machine of the platform.")
+]
+MemoryOption = Annotated[
+    str | None, typer.Option(envvar="FLOATLLM_MEMORY", help="Memory the build may use: 512M, 2GiB.")
+]
+JobsOption = Annotated[
+    int | None, typer.Option(min=1, envvar="FLOATLLM_JOBS", help="Compile this many units at once.")
+]
+ArchitecturesOption = Annotated[
+    str | None,
+    typer.Option(
+        envvar="FLOATLLM_ARCHITECTURES",
+        help="Compile for these GPUs instead of those found: 86,90 or gfx1100.",
+    ),
+]
+GgmlOption = Annotated[
+    Path | None, typer.Option(envvar="FLOATLLM_GGML_DIR", help="A ggml source folder of your own.")
+]
+PythonOption = Annotated[
+    str | None, typer.Option(envvar="FLOATLLM_PYTHON", help="The Python of the environment that is meant.")
+]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON on stdout, and nothing else there.")]
 FromOption = Annotated[Path | None, typer.Option("--from", help="Read the machine from a recorded host.")]
 
 
 def _request(
+    system: System,
     backend: Backend | None,
     preset: str | None,
     memory: str | None,
     jobs: int | None,
+    architectures: str | None,
     *,
     low_mem: bool,
     portable: bool = False,
@@ -55,20 +86,26 @@ def _request(
         portable=portable,
         memory=parse_size(memory) if memory else None,
         jobs=jobs,
-        cmake_args=_cmake_args(),
+        architectures=tuple(architectures.replace(",", " ").replace(";", " ").split())
+        if architectures
+        else (),
+        cmake_args=_cmake_args(system.getenv("CMAKE_ARGS") or ""),
     )
 
 
-def _cmake_args() -> tuple[str, ...]:
-    text = os.environ.get("CMAKE_ARGS", "")
+def _cmake_args(text: str) -> tuple[str, ...]:
     try:
         return tuple(shlex.split(text))
     except ValueError as error:
         raise UsageFaultError(f"CMAKE_ARGS cannot be read ({error}): `{text}`. Close its quotes.") from error
 
 
+def _door(seconds: float) -> Door:
+    return Door(LiveSystem(), Symbols.of_this_user(), seconds)
+
+
 def _system(record: Path | None) -> System:
-    return Replay.load(record) if record else LiveSystem()
+    return Replay.load(record) if record else _door(_DETECT_SECONDS)
 
 
 def _print_json(value: dict[str, Any]) -> None:
@@ -79,33 +116,62 @@ def _print_json(value: dict[str, Any]) -> None:
 def detect(
     *,
     as_json: JsonOption = False,
-    why: Annotated[bool, typer.Option("--why", help="Show each rule and each rejected backend.")] = False,
+    why: Annotated[bool, typer.Option("--why", help="Show each rule, each source and each note.")] = False,
     save: Annotated[Path | None, typer.Option(help="Record this machine's answers in a file.")] = None,
     record: FromOption = None,
+    backend: BackendOption = None,
+    preset: PresetOption = None,
+    low_mem: LowMemOption = False,
+    memory: MemoryOption = None,
+    jobs: JobsOption = None,
+    architectures: ArchitecturesOption = None,
+    python: PythonOption = None,
 ) -> None:
     """Shows what this machine has and what would be built on it."""
-    recorder = Recorder(_system(record))
-    host = flow.detect(recorder)
+    symbols = Symbols.of_this_user()
+    recorder = Recorder(Replay.load(record) if record else Door(LiveSystem(), symbols, _DETECT_SECONDS))
+    python = symbols.hide(python) if python else None
+    request = _request(recorder, backend, preset, memory, jobs, architectures, low_mem=low_mem)
+    found = flow.detect(recorder, request, python)
     if save:
-        try:
-            save.write_text(recorder.text(), encoding="utf-8")
-        except OSError as error:
-            raise UsageFaultError(
-                f"The host cannot be saved to {save}: {error.strerror}. Name another file."
-            ) from error
-    plan, problem = None, ""
-    try:
-        plan = flow.plan_for(host, Request())
-    except FloatllmBuildError as error:
-        problem = str(error)
+        _save(save, recorder.text())
     if as_json:
-        _print_json({**to_json(host), "plan": to_json(plan) if plan else None, "problem": problem or None})
+        _print_json(
+            {
+                **to_json(found.host),
+                "plan": to_json(found.plan) if found.plan else None,
+                "missing": [vars(lack) for lack in found.lacks],
+                "problem": found.problem or None,
+            }
+        )
         return
     from floatllm_build import render  # noqa: PLC0415  rich takes its time, and JSON needs none of it
 
-    render.show_host(host, plan, why=why)
-    if problem:
-        render.show_error(problem)
+    command = shlex.join(_install_command(request, python))
+    render.show_detect(found.host, found.plan, found.problem, found.lacks, why=why, command=command)
+
+
+def _install_command(request: Request, python: str | None) -> list[str]:
+    """The command that builds what was asked about."""
+    options: dict[str, object] = {
+        "--backend": request.backend,
+        "--preset": request.preset,
+        "--memory": request.memory,
+        "--jobs": request.jobs,
+        "--architectures": ",".join(request.architectures),
+        "--python": python,
+    }
+    words = [word for name, value in options.items() if value for word in (name, str(value))]
+    return ["floatllm-build", "install", *words, *(["--low-mem"] if request.low_mem else [])]
+
+
+def _save(path: Path, text: str) -> None:
+    try:
+        write_whole(path, text.encode())
+    except OSError as error:
+        raise UsageFaultError(
+            f"The host cannot be saved to {path}: {error.strerror}. Name another file."
+        ) from error
 
 
 @app.command()
@@ -114,15 +180,20 @@ def plan(
     backend: BackendOption = None,
     preset: PresetOption = None,
     low_mem: LowMemOption = False,
-    portable: Annotated[bool, typer.Option("--portable", help="For any machine of the platform.")] = False,
+    portable: PortableOption = False,
     memory: MemoryOption = None,
     jobs: JobsOption = None,
+    architectures: ArchitecturesOption = None,
+    python: PythonOption = None,
     record: FromOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """Shows what `install` would build, and why."""
-    request = _request(backend, preset, memory, jobs, low_mem=low_mem, portable=portable)
-    _, made, lacks = flow.plan(_system(record), request)
+    system = _system(record)
+    request = _request(
+        system, backend, preset, memory, jobs, architectures, low_mem=low_mem, portable=portable
+    )
+    made, lacks = flow.plan(system, request, python)
     if as_json:
         _print_json({**to_json(made), "missing": [vars(lack) for lack in lacks]})
         return
@@ -139,17 +210,17 @@ def install(
     low_mem: LowMemOption = False,
     memory: MemoryOption = None,
     jobs: JobsOption = None,
+    architectures: ArchitecturesOption = None,
     ggml_dir: GgmlOption = None,
     python: PythonOption = None,
 ) -> None:
     """Builds the engine, proves it and installs it into the active (or named) environment."""
     from floatllm_build import render  # noqa: PLC0415
 
-    request = _request(backend, preset, memory, jobs, low_mem=low_mem)
+    door = _door(_INSTALL_SECONDS)
+    request = _request(door, backend, preset, memory, jobs, architectures, low_mem=low_mem)
     with render.listening() as tell:
-        result = flow.install_engine(
-            LiveSystem(), flow.Wish(request=request, ggml_dir=ggml_dir, python=python), tell
-        )
+        result = flow.install_engine(door, flow.Wish(request=request, ggml_dir=ggml_dir, python=python), tell)
     render.show_installed(result)
 
 
@@ -160,9 +231,10 @@ def wheel(
     backend: BackendOption = None,
     preset: PresetOption = None,
     low_mem: LowMemOption = False,
-    portable: Annotated[bool, typer.Option("--portable", help="For any machine of the platform.")] = False,
+    portable: PortableOption = False,
     memory: MemoryOption = None,
     jobs: JobsOption = None,
+    architectures: ArchitecturesOption = None,
     ggml_dir: GgmlOption = None,
 ) -> None:
     """Builds and proves the engine's wheel and writes it to a folder."""
@@ -170,9 +242,10 @@ def wheel(
 
     if out.exists() and not out.is_dir():
         raise UsageFaultError(f"{out} is not a folder. Name one with --out.")
-    request = _request(backend, preset, memory, jobs, low_mem=low_mem, portable=portable)
+    door = _door(_INSTALL_SECONDS)
+    request = _request(door, backend, preset, memory, jobs, architectures, low_mem=low_mem, portable=portable)
     with render.listening() as tell:
-        made = flow.make_wheel(LiveSystem(), flow.Wish(request=request, ggml_dir=ggml_dir), out, tell)
+        made = flow.make_wheel(door, flow.Wish(request=request, ggml_dir=ggml_dir), out, tell)
     sys.stdout.write(f"{made.path}\n")
 
 

@@ -18,14 +18,15 @@ from floatllm_build.errors import BuildFailedError, InstallFailedError, MissingE
 from floatllm_build.events import Listener, StepDone, StepStarted
 from floatllm_build.files import remove_folder
 from floatllm_build.ggml_source import Pin, fetch, locate, read_pin
-from floatllm_build.host import probe_host, probe_python, probe_target
-from floatllm_build.install import check_platform, check_tag, holds, install
+from floatllm_build.host import probe_host, probe_target
+from floatllm_build.install import check_tag, holds, install
 from floatllm_build.lock import cache_lock
 from floatllm_build.paths import CACHE_FOLDERS, cache_dir, data_dir
 from floatllm_build.preflight import check_lacks, check_target, find_lacks
 from floatllm_build.presets import Preset, load_presets
 from floatllm_build.select import DEVICES, make_plan
 from floatllm_build.sizes import show_size
+from floatllm_build.symbols import Door, settled
 from floatllm_build.system import System
 from floatllm_build.tools import with_tools
 from floatllm_build.values import (
@@ -58,31 +59,42 @@ def presets() -> dict[str, Preset]:
     return load_presets(data_dir())
 
 
-def detect(system: System) -> Host:
-    return probe_host(system)
+@dataclass(frozen=True, kw_only=True)
+class Detected:
+    """A machine, and what would be built on it: a plan, or the problem that stands against every plan."""
+
+    host: Host
+    plan: Plan | None
+    lacks: tuple[Lack, ...]
+    problem: str
 
 
-def plan_for(host: Host, request: Request) -> Plan:
-    """What would be built on a host that was probed before."""
-    return make_plan(host, request, presets())
+def detect(system: System, request: Request, python: str | None = None) -> Detected:
+    """Facts, and the plan for them where there is one. Raises UsageFaultError for a senseless request."""
+    host = settled(probe_host(system, python))
+    try:
+        made = make_plan(host, request, presets())
+    except MissingError as error:
+        return Detected(host=host, plan=None, lacks=(), problem=str(error))
+    return Detected(host=host, plan=made, lacks=find_lacks(host, made), problem="")
 
 
-def plan(system: System, request: Request) -> tuple[Host, Plan, tuple[Lack, ...]]:
-    """The host, what would be built on it, and what is missing for that."""
-    host = probe_host(system)
-    made = plan_for(host, request)
-    return host, made, find_lacks(host, made)
+def plan(system: System, request: Request, python: str | None = None) -> tuple[Plan, tuple[Lack, ...]]:
+    """What would be built, and what is missing for that."""
+    host = settled(probe_host(system, python))
+    made = make_plan(host, request, presets())
+    return made, find_lacks(host, made)
 
 
-def install_engine(system: System, wish: Wish, tell: Listener) -> Installed:
+def install_engine(door: Door, wish: Wish, tell: Listener) -> Installed:
     """The whole flow. Whatever fails, the installation that was there before is untouched."""
     started = time.monotonic()
     cache = cache_dir()
+    system = door.inner
     target = probe_target(system, wish.python)
     check_target(target)
-    check_platform(probe_python(system).platform, target)
     with cache_lock(cache, tell):
-        made, wheel = _make_wheel(system, wish, target.executable, cache, tell)
+        made, wheel = _make_wheel(door, wish, target.executable, cache, tell, installs=True)
         check_tag(target, wheel)
         unchanged = holds(target, wheel)
         if not unchanged:
@@ -91,11 +103,11 @@ def install_engine(system: System, wish: Wish, tell: Listener) -> Installed:
     return Installed(target=target, plan=made, wheel=wheel, unchanged=unchanged, seconds=seconds)
 
 
-def make_wheel(system: System, wish: Wish, out: Path, tell: Listener) -> Wheel:
+def make_wheel(door: Door, wish: Wish, out: Path, tell: Listener) -> Wheel:
     """The flow up to a proven wheel in the folder `out`."""
     cache = cache_dir()
     with cache_lock(cache, tell):
-        _, wheel = _make_wheel(system, wish, wish.python or sys.executable, cache, tell)
+        _, wheel = _make_wheel(door, wish, wish.python or sys.executable, cache, tell, installs=False)
         out.mkdir(parents=True, exist_ok=True)
         copy = shutil.copy2(wheel.path, out / Path(wheel.path).name)
     return replace(wheel, path=str(copy))
@@ -141,12 +153,18 @@ def clean(tell: Listener) -> Path:
 # ---- the steps of a wheel ---------------------------------------------------------------------
 
 
-def _make_wheel(system: System, wish: Wish, python: str, cache: Path, tell: Listener) -> tuple[Plan, Wheel]:
+def _make_wheel(
+    door: Door, wish: Wish, python: str, cache: Path, tell: Listener, *, installs: bool
+) -> tuple[Plan, Wheel]:
     tell(StepStarted("probe"))
-    host, made, lacks = plan(system, wish.request)
+    system = door.inner
+    host = door.symbols.settle(probe_host(door, wish.python))
     tell(StepDone("probe", describe_host(host)))
+    made = make_plan(host, wish.request, presets())
     tell(StepDone("plan", describe_plan(made)))
-    check_lacks(lacks)
+    check_lacks(find_lacks(host, made, installs=installs))
+    # From here on with real folders.
+    host, made = door.symbols.show_in(host), door.symbols.show_in(made)
     preset = presets()[made.preset]
     if preset.cross:
         raise UsageFaultError(
@@ -168,8 +186,11 @@ def _make_wheel(system: System, wish: Wish, python: str, cache: Path, tell: List
         stage(sources, folder.sources)
         wheel = _build(made, toolchain, source, folder, key, tell)
         tell(StepStarted("verify"))
-        proof = prove_wheel(Path(wheel.path), python, made.device, cache, tell)
-        tell(StepDone("verify", f"computed on {proof.device}, numbers agree"))
+        # Without the device its wheel computes on the CPU all the same, and that can be proven.
+        device = made.device if made.proof == "device" else DEVICES["cpu"]
+        proof = prove_wheel(Path(wheel.path), python, device, cache, tell, made.environment)
+        unproven = "" if device == made.device else f"; {made.device} is not here and not proven"
+        tell(StepDone("verify", f"computed on {proof.device}, numbers agree{unproven}"))
         return made, keep(cache, wheel, proof)
     except OSError as error:
         hint = "Look at the permissions there, and run this again."

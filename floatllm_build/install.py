@@ -38,20 +38,6 @@ def _has_program(site: Path, made: Mapping[str, str], name: str) -> bool:
     )
 
 
-def check_platform(own: str, target: Target) -> None:
-    """Raises MissingError where this tool's Python builds for another platform than the target's.
-
-    Two Pythons of a Mac may differ in the version of the system: check_tag() decides about that.
-    """
-    macs = own.startswith("macosx") and target.platform.startswith("macosx")
-    same = own.rpartition("-")[2] == target.platform.rpartition("-")[2] if macs else own == target.platform
-    if not same:
-        raise MissingError(
-            f"This floatllm-build runs in a Python for {own} and builds for that; {target.executable} is for "
-            f"{target.platform}. Install floatllm-build into that Python's environment and run it there."
-        )
-
-
 def check_tag(target: Target, wheel: Wheel) -> None:
     """Raises MissingError where the target's Python would not take the wheel."""
     if not platform_fits(Path(wheel.path), target):

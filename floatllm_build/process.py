@@ -24,12 +24,13 @@ def run_child(
     on_text: Callable[[str], None],
     terminal: bool = False,
     timeout: float | None = None,
+    on_start: Callable[[int], None] = lambda _pid: None,
 ) -> int:
     """Runs argv until it ends and returns its exit status (negative: the signal, as subprocess has it).
 
-    Both of its outputs come to `on_text` in pieces as they arrive. With `terminal` they pass through a
-    pseudo-terminal where the system has one: ninja names a unit when it starts only there. Whatever ends
-    this call, an interrupt included, ends the whole process group.
+    Both of its outputs come to `on_text` in pieces as they arrive; `on_start` gets its process id. With
+    `terminal` the outputs pass through a pseudo-terminal where the system has one: ninja names a unit when it
+    starts only there. Whatever ends this call, an interrupt included, ends the whole process group.
 
     Raises OSError where argv cannot be started and subprocess.TimeoutExpired after `timeout` seconds.
     """
@@ -50,6 +51,7 @@ def run_child(
     finally:
         os.close(theirs)
     try:
+        on_start(child.pid)
         _pump(ours, on_text, child, timeout)
         return child.wait()
     except BaseException:

@@ -5,30 +5,27 @@ The rules that fired and the backends that were rejected are part of the answer.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import re
+from collections.abc import Mapping
 
 from floatllm_build.errors import MissingError, UsageFaultError
 from floatllm_build.presets import Preset, find_preset
-from floatllm_build.sizes import GIB, MIB, show_size
+from floatllm_build.rules import FITTERS
+from floatllm_build.rules.cost import (
+    LOW_MEM_CAPACITY,
+    downloads,
+    job_memory,
+    jobs_within,
+    low_mem_flags,
+    memory_peak,
+    memory_rung,
+    sane_size,
+)
+from floatllm_build.rules.cpu import cpu_defines
+from floatllm_build.rules.fit import Fit, Obstacle, Terms, join
+from floatllm_build.rules.machine import refusal
+from floatllm_build.sizes import show_size
 from floatllm_build.values import BACKENDS, Backend, Host, Plan, Reason, Rejection, Request
-
-# Peak of the largest translation unit with some air, by what compiles it: measured with GCC 12, clang 14
-# and nvcc 13 on ggml 0.15.3.
-_JOB_MEMORY: Mapping[Backend, int] = {
-    "cpu": 420 * MIB,
-    "metal": 420 * MIB,
-    "cuda": 800 * MIB,
-    "hip": 1000 * MIB,
-    "vulkan": 1400 * MIB,
-}
-_CLANG_CPU_MEMORY = 200 * MIB
-_GCC_LOW_MEM_MEMORY = 290 * MIB
-# Stays free for this tool, ninja and everything else that runs.
-_RESERVE = 128 * MIB
-# Less than this in all, and the low-memory recipe is worth its slower engine.
-_LOW_MEM_CAPACITY = 3 * GIB
-# ggml-vulkan.cpp uses names that came with these headers.
-_VULKAN_HEADERS = 283
 
 DEVICES: Mapping[Backend, str] = {
     "metal": "MTL0",
@@ -37,6 +34,8 @@ DEVICES: Mapping[Backend, str] = {
     "vulkan": "Vulkan0",
     "cpu": "CPU",
 }
+# How the architectures of a backend are written.
+_ARCHITECTURES: Mapping[Backend, str] = {"cuda": r"[1-9][0-9]{1,2}a?", "hip": r"gfx[0-9a-f]{3,5}"}
 
 
 def make_plan(host: Host, request: Request, presets: Mapping[str, Preset]) -> Plan:
@@ -45,14 +44,17 @@ def make_plan(host: Host, request: Request, presets: Mapping[str, Preset]) -> Pl
     Raises MissingError where this machine cannot run the engine at all or not the backend that was asked
     for, and UsageFaultError where the request contradicts itself or names no preset.
     """
-    _refuse_machine(host)
+    if refused := refusal(host):
+        raise MissingError(refused)
+    _check_numbers(request)
     reasons: list[Reason] = []
-    backend, rejections = _choose_backend(host, request, presets, reasons)
+    backend, fit, rejections = _choose_backend(host, request, presets, reasons)
     preset = _choose_preset(host, request, presets, backend, reasons)
-    rung = memory_rung(request.memory or host.memory.room)
-    per_job = job_memory(host, preset)
-    jobs = _choose_jobs(host, request, preset, rung, per_job, reasons)
-    defines = _defines(host, request, preset, reasons)
+    reasons += fit.reasons
+    rung = memory_rung(sane_size(request.memory or host.memory.room))
+    peaks = job_memory(host, preset)
+    jobs = _choose_jobs(host, request, preset, rung, peaks, reasons)
+    defines = _defines(host, request, preset, fit, reasons)
     cc, cxx = host.toolchain.c, host.toolchain.cxx
     return Plan(
         preset=preset.name,
@@ -62,12 +64,19 @@ def make_plan(host: Host, request: Request, presets: Mapping[str, Preset]) -> Pl
         low_mem=preset.low_mem,
         jobs=jobs,
         memory_rung=rung,
-        memory_per_job=per_job,
+        memory_per_job=peaks[0],
+        memory_peak=memory_peak(peaks, jobs),
+        architectures=fit.architectures,
+        downloads=downloads(host),
+        proof="device" if fit.proven else "none",
+        environment=fit.environment,
         defines=defines,
         cmake=(
             *("cmake", "--preset", preset.name, "-S", "{build}/src/native", "-B", "{build}/out"),
             "-DGGML_DIR={ggml}",
             *(f"-D{define}" for define in defines),
+            # Recorded in the manifest; a wheel leaves this tool only after its proof.
+            f"-DFLOATLLM_PROOF={'device' if fit.proven else 'none'}",
             *request.cmake_args,
         ),
         cc=cc.command if cc else "",
@@ -78,121 +87,71 @@ def make_plan(host: Host, request: Request, presets: Mapping[str, Preset]) -> Pl
     )
 
 
-def memory_rung(size: int) -> int:
-    """`size` rounded down to 2^n or 1.5·2^n, so that a plan does not follow every page."""
-    if size < 4:
-        return size
-    step = 1 << (size.bit_length() - 2)
-    return size // step * step
-
-
-def job_memory(host: Host, preset: Preset) -> int:
-    """Bytes that one compile may need at its peak."""
-    compiler = host.toolchain.cxx
-    if preset.backend in {"cpu", "metal"} and compiler:
-        if "clang" in compiler.kind:
-            return _CLANG_CPU_MEMORY
-        if preset.low_mem and compiler.kind == "gcc":
-            return _GCC_LOW_MEM_MEMORY
-    return _JOB_MEMORY[preset.backend]
-
-
-def _refuse_machine(host: Host) -> None:
-    if host.os.bits == 32:
-        raise MissingError(
-            f"This Python is a 32-bit program ({host.os.machine}); the engine needs 64 bits to map large "
-            "models. Use a 64-bit Python, on a phone the 64-bit build of Termux."
-        )
-    if host.os.rosetta:
-        raise MissingError(
-            "This Python is built for Intel and runs translated on Apple silicon; the engine would run "
-            "translated as well, without Metal. Use a Python for arm64 and install floatllm-build there."
-        )
+def _check_numbers(request: Request) -> None:
+    for name, value in (("memory", request.memory), ("jobs", request.jobs)):
+        if value is not None and value < 1:
+            raise UsageFaultError(f"--{name} is {value}. Give a number of 1 or more, or leave it out.")
 
 
 # ---- backend ----------------------------------------------------------------------------------
 
 
-def _cuda(host: Host) -> tuple[str, str] | None:
-    if not host.cuda.devices:
-        return "no NVIDIA GPU answered", "install NVIDIA's driver, then see `nvidia-smi`"
-    if not host.cuda.nvcc:
-        return (
-            "nvcc, the CUDA compiler, was not found",
-            "install the CUDA toolkit, or set CUDACXX to its nvcc",
-        )
-    return None
-
-
-def _hip(host: Host) -> tuple[str, str] | None:
-    if not host.hip.targets:
-        return "no AMD GPU with ROCm's kernel driver", "install ROCm; /sys/class/kfd must list the GPU"
-    if not host.hip.hipcc:
-        return "hipcc was not found", "install ROCm's HIP SDK"
-    return None
-
-
-def _vulkan(host: Host) -> tuple[str, str] | None:
-    if not host.vulkan.devices:
-        return (
-            "no Vulkan GPU answered",
-            "install the GPU's Vulkan driver and vulkan-tools, then see `vulkaninfo`",
-        )
-    if not host.vulkan.glslc:
-        return "glslc, the shader compiler, was not found", "install glslc (Debian: apt install glslc)"
-    if not host.vulkan.headers:
-        return "Vulkan's headers were not found", "install them (Debian: apt install libvulkan-dev)"
-    if host.vulkan.headers < _VULKAN_HEADERS:
-        reason = f"Vulkan's headers are 1.x.{host.vulkan.headers}; ggml needs {_VULKAN_HEADERS} or newer"
-        return reason, "install newer ones, for instance from the Vulkan SDK, and set VULKAN_SDK"
-    if not host.vulkan.spirv_headers:
-        return "SPIRV-Headers was not found", "install it (Debian: apt install spirv-headers)"
-    return None
-
-
-def _metal(host: Host) -> tuple[str, str] | None:
-    if not host.metal.devices:
-        return "only a Mac with Apple silicon has Metal for ggml", "none on this machine"
-    return None
-
-
-_OBSTACLES: Mapping[Backend, Callable[[Host], tuple[str, str] | None]] = {
-    "metal": _metal,
-    "cuda": _cuda,
-    "hip": _hip,
-    "vulkan": _vulkan,
-    "cpu": lambda _host: None,
-}
-
-
 def _choose_backend(
     host: Host, request: Request, presets: Mapping[str, Preset], reasons: list[Reason]
-) -> tuple[Backend, tuple[Rejection, ...]]:
-    asked = request.backend
-    if request.preset:
-        named = find_preset(presets, request.preset).backend
-        if asked and asked != named:
-            raise UsageFaultError(
-                f"Preset `{request.preset}` builds {named}, not {asked}. Give one of the two."
-            )
-        asked = named
+) -> tuple[Backend, Fit, tuple[Rejection, ...]]:
+    asked, what = _asked_backend(request, presets)
+    answers = {
+        backend: FITTERS[backend](host, _terms(request, presets, backend, asked)) for backend in BACKENDS
+    }
     rejections = tuple(
-        Rejection(backend=backend, reason=obstacle[0], fix=obstacle[1])
-        for backend in BACKENDS
-        if (obstacle := _OBSTACLES[backend](host))
+        Rejection(backend=backend, reason=answer.reason, fix=answer.fix)
+        for backend, answer in answers.items()
+        if isinstance(answer, Obstacle)
     )
-    rejected = {rejection.backend: rejection for rejection in rejections}
     if asked:
-        if asked in rejected:
-            no = rejected[asked]
-            raise MissingError(f"{asked} was asked for, but {no.reason}. To get it: {no.fix}.")
-        what = f"preset {request.preset}" if request.preset else asked
+        answer = answers[asked]
+        if isinstance(answer, Obstacle):
+            raise MissingError(f"{what} was asked for, but {answer.reason}. To get it: {answer.fix}.")
         reasons.append(Reason(rule="asked", text=f"{what} was asked for"))
-        return asked, rejections
-    chosen = next(backend for backend in BACKENDS if backend not in rejected)
-    gpu = f"{chosen} is the fastest backend that this machine can build and run"
-    reasons.append(Reason(rule="best-backend", text="no GPU can be used" if chosen == "cpu" else gpu))
-    return chosen, rejections
+        return asked, answer, rejections
+    backend, fit = next((b, answer) for b, answer in answers.items() if isinstance(answer, Fit))
+    best = f"{backend} is the fastest backend that this machine can build and run"
+    reasons.append(Reason(rule="best-backend", text="no GPU can be used" if backend == "cpu" else best))
+    return backend, fit, rejections
+
+
+def _asked_backend(request: Request, presets: Mapping[str, Preset]) -> tuple[Backend | None, str]:
+    """The backend that the request leaves as the only one, and the words that asked for it.
+
+    Architectures ask for a backend too: where 86 was named, a build without CUDA is not what was meant.
+    """
+    asks: dict[str, Backend] = {}
+    if request.preset:
+        asks[f"preset {request.preset}"] = find_preset(presets, request.preset).backend
+    if request.backend:
+        asks[request.backend] = request.backend
+    for name in request.architectures:
+        kind = (backend for backend, form in _ARCHITECTURES.items() if re.fullmatch(form, name))
+        backend = next(kind, None)
+        if backend is None:
+            raise UsageFaultError(
+                f"`{name}` is no architecture of a GPU. Write 86 or 90a for NVIDIA's, gfx1100 for AMD's."
+            )
+        asks[f"architecture {name}"] = backend
+    if len(set(asks.values())) > 1:
+        told = join([f"{words} is {backend}" for words, backend in asks.items()])
+        raise UsageFaultError(f"The request contradicts itself: {told}. Give one of them.")
+    return next(((backend, words) for words, backend in asks.items()), (None, ""))
+
+
+def _terms(request: Request, presets: Mapping[str, Preset], backend: Backend, asked: Backend | None) -> Terms:
+    named = backend == asked
+    return Terms(
+        named=named,
+        portable=request.portable or (bool(request.preset) and presets[str(request.preset)].portable),
+        architectures=request.architectures if named else (),
+        without_device=named and request.portable,
+    )
 
 
 # ---- preset, jobs, flags ----------------------------------------------------------------------
@@ -219,8 +178,8 @@ def _choose_preset(
             )
         reasons.append(Reason(rule="portable", text="a wheel for any machine of the platform was asked for"))
         return find_preset(presets, f"wheel-{backend}")
-    capacity = request.memory or host.memory.capacity
-    small = 0 < capacity < _LOW_MEM_CAPACITY
+    capacity = sane_size(request.memory or host.memory.capacity)
+    small = 0 < capacity < LOW_MEM_CAPACITY
     low_name = "android-low-mem" if host.os.name == "Android" and backend == "cpu" else f"{backend}-low-mem"
     if request.low_mem:
         if low_name not in presets:
@@ -228,54 +187,48 @@ def _choose_preset(
         reasons.append(Reason(rule="low-mem", text="low memory was asked for"))
         return presets[low_name]
     if small and low_name in presets:
-        text = f"{show_size(capacity)} of memory in all is less than {show_size(_LOW_MEM_CAPACITY)}"
+        text = f"{show_size(capacity)} of memory in all is less than {show_size(LOW_MEM_CAPACITY)}"
         reasons.append(Reason(rule="low-mem", text=text))
         return presets[low_name]
     return find_preset(presets, backend)
 
 
 def _choose_jobs(
-    host: Host, request: Request, preset: Preset, rung: int, per_job: int, reasons: list[Reason]
+    host: Host,
+    request: Request,
+    preset: Preset,
+    rung: int,
+    peaks: tuple[int, ...],
+    reasons: list[Reason],
 ) -> int:
     if request.jobs:
         reasons.append(Reason(rule="jobs", text=f"{request.jobs} jobs were asked for"))
         return request.jobs
-    fitting = (rung - _RESERVE) // per_job if rung else host.cpu.usable
-    jobs = max(1, min(host.cpu.usable, fitting))
-    peak, there = show_size(per_job), show_size(rung)
-    text = f"{host.cpu.usable} usable CPUs, {there} to plan with, {peak} per compile at most"
+    usable = host.cpu.usable
+    fitting = jobs_within(peaks, rung) if rung else usable
+    jobs = max(1, min(usable, fitting))
+    peak, there = show_size(peaks[0]), show_size(rung)
+    cpus = "1 usable CPU" if usable == 1 else f"{usable} usable CPUs"
+    text = f"{cpus}, {there} to plan with, {peak} per compile at most"
     if preset.low_mem and preset.jobs:
         jobs, text = preset.jobs, f"{text}; the low-memory recipe runs {preset.jobs} at a time"
     reasons.append(Reason(rule="jobs", text=text))
-    if rung and rung < per_job:
+    if rung and rung < peaks[0]:
         text = f"one compile can take {peak} and {there} are there: it is tried, and may be killed"
         reasons.append(Reason(rule="tight-memory", text=text))
     return jobs
 
 
-def _defines(host: Host, request: Request, preset: Preset, reasons: list[Reason]) -> tuple[str, ...]:
-    defines: list[str] = []
-    if host.os.name == "Android" and not preset.portable:
-        # -mcpu=native derives features from the CPU's name, and the kernel may have some of them off.
-        arch = arm_arch(host.cpu.features)
-        reasons.append(Reason(rule="arm-arch", text=f"{arch}: what every core of this phone can do"))
-        defines += ["GGML_NATIVE=OFF", f"GGML_CPU_ARM_ARCH={arch}"]
-    capabilities = sorted({device.capability for device in host.cuda.devices})
-    if preset.backend == "cuda" and capabilities and not preset.portable:
-        defines.append(f"CMAKE_CUDA_ARCHITECTURES={';'.join(f'{c}-real' for c in capabilities)}")
-        if host.cuda.nvcc:
-            defines.append(f"CMAKE_CUDA_COMPILER={host.cuda.nvcc.path}")
-    if preset.backend == "hip" and host.hip.targets and not preset.portable:
-        defines.append(f"GPU_TARGETS={';'.join(sorted(set(host.hip.targets)))}")
+def _defines(
+    host: Host, request: Request, preset: Preset, fit: Fit, reasons: list[Reason]
+) -> tuple[str, ...]:
+    defines: tuple[str, ...] = ()
+    for ours, why in (
+        ((), ()) if preset.portable else cpu_defines(host),
+        low_mem_flags(host, preset),
+    ):
+        defines += ours
+        reasons += why
     if request.cmake_args:
         reasons.append(Reason(rule="cmake-args", text="CMAKE_ARGS is set and is passed on"))
-    return tuple(defines)
-
-
-def arm_arch(features: tuple[str, ...]) -> str:
-    """-march for what Linux reports: asimddp is dotprod, asimdhp is fp16."""
-    has = set(features)
-    if "asimddp" not in has:
-        return "armv8-a"
-    extensions = [name for flag, name in (("asimdhp", "fp16"), ("i8mm", "i8mm")) if flag in has]
-    return "+".join(("armv8.2-a", "dotprod", *extensions))
+    return (*defines, *fit.defines)

@@ -7,27 +7,36 @@ not here.
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import errno
 import glob
 import json
 import os
 import platform
+import re
 import shlex
 import shutil
+import signal
 import struct
 import subprocess
 import sys
 import sysconfig
-from collections.abc import Mapping
+import threading
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Protocol
+from typing import IO, Any, Protocol, TypeVar
 
-from floatllm_build.errors import UsageFaultError
-from floatllm_build.record import RECORD_VERSION, find_fault
+from floatllm_build.record import RECORD_KINDS, RECORD_VERSION, load_record
+from floatllm_build.recording import renumbered, united
+
+_T = TypeVar("_T")
 
 _LONGEST_TEXT = 1 << 20
+# Seconds that a killed program may take to die, and its last words to arrive.
+_GRACE = 0.3
+_QUESTIONS = Path(__file__).resolve().parent / "host" / "ask"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,13 +49,24 @@ class Completed:
 
 
 class System(Protocol):
-    def read(self, path: str) -> str:
-        """The text of a file; raises OSError as the system says."""
+    def read(self, path: str, only: str = "") -> str:
+        """The text of a file, or its distinct lines in which the pattern `only` is found.
+
+        Raises OSError as the system says. A pattern keeps what nobody needs out of recorded hosts.
+        """
 
     def run(
         self, argv: tuple[str, ...], *, timeout: float = 5.0, variables: Mapping[str, str] | None = None
     ) -> Completed:
         """Runs a command without input, with `variables` added to the environment; never raises."""
+
+    def ask(self, question: str, subject: str = "", *, timeout: float = 5.0) -> Completed:
+        """Runs `host/ask/QUESTION.py SUBJECT` in a child, which answers with one line of JSON in `out`.
+
+        For what may crash, hang or talk: drivers' libraries, and other Pythons (the question `target` is
+        run by the Python that is its subject). Never raises; rc is the child's exit status, negative for
+        a signal.
+        """
 
     def getenv(self, name: str) -> str | None: ...
 
@@ -86,9 +106,30 @@ def _windows_memory() -> dict[str, int] | None:
     return {n: getattr(status, n) for n in ("total", "available", "commit_limit", "commit_room")}
 
 
+def _hwcaps() -> dict[str, int] | None:
+    """AT_HWCAP and AT_HWCAP2: what the kernel lets programs use, whatever the CPU's name promises."""
+    if not sys.platform.startswith(("linux", "android")):
+        return None
+    try:
+        getauxval = ctypes.CDLL(None).getauxval
+    except (AttributeError, OSError):
+        return None
+    getauxval.restype, getauxval.argtypes = ctypes.c_ulong, (ctypes.c_ulong,)
+    return {"hwcap": getauxval(16), "hwcap2": getauxval(26)}
+
+
+def _platform() -> str:
+    try:
+        return sysconfig.get_platform()
+    except KeyError:
+        # Some Pythons for Android do not know a 32-bit userland on a 64-bit kernel.
+        return f"{sys.platform}-{platform.machine()}"
+
+
 def _identity() -> dict[str, Any]:
     return {
         "system": platform.system(),
+        "system_version": platform.mac_ver()[0] or platform.win32_ver()[1],
         "sys_platform": sys.platform,
         "release": platform.release(),
         "machine": platform.machine(),
@@ -97,7 +138,7 @@ def _identity() -> dict[str, Any]:
         "executable": sys.executable,
         "prefix": sys.prefix,
         "version": platform.python_version(),
-        "platform": sysconfig.get_platform(),
+        "platform": _platform(),
     }
 
 
@@ -106,6 +147,7 @@ def _native(question: str) -> Any:
         "identity": _identity,
         "cpu_count": os.cpu_count,
         "affinity": _affinity,
+        "hwcaps": _hwcaps,
         "rlimit_as": _address_space_limit,
         "windows_memory": _windows_memory,
     }
@@ -115,24 +157,22 @@ def _native(question: str) -> Any:
 class LiveSystem:
     """The machine that we run on."""
 
-    def read(self, path: str) -> str:
+    def read(self, path: str, only: str = "") -> str:
         with Path(path).open("rb") as file:
-            return file.read(_LONGEST_TEXT).decode(errors="replace")
+            text = file.read(_LONGEST_TEXT).decode(errors="replace")
+        return keep_lines(text, only)
 
     def run(
         self, argv: tuple[str, ...], *, timeout: float = 5.0, variables: Mapping[str, str] | None = None
     ) -> Completed:
-        env = {**os.environ, "LC_ALL": "C", **(variables or {})}
-        try:
-            done = subprocess.run(
-                argv, stdin=subprocess.DEVNULL, capture_output=True, timeout=timeout, env=env, check=False
-            )
-        except subprocess.TimeoutExpired:
-            return Completed(rc=124, out="", err=f"no answer within {timeout:g} s")
-        except OSError as error:
-            return Completed(rc=127, out="", err=error.strerror or str(error))
-        out, err = (text.decode(errors="replace") for text in (done.stdout, done.stderr))
-        return Completed(rc=done.returncode, out=out, err=err)
+        return _run(argv, timeout, {**os.environ, "LC_ALL": "C", **(variables or {})})
+
+    def ask(self, question: str, subject: str = "", *, timeout: float = 5.0) -> Completed:
+        script = str(_QUESTIONS / f"{question}.py")
+        if question == "target":
+            return self.run((subject, "-I", script), timeout=timeout)
+        # Without site: the standard library is all that a question needs, and it starts in half the time.
+        return self.run((sys.executable, "-I", "-S", script, subject), timeout=timeout)
 
     def getenv(self, name: str) -> str | None:
         return os.environ.get(name)
@@ -147,56 +187,148 @@ class LiveSystem:
         return _native(question)
 
 
+def keep_lines(text: str, only: str) -> str:
+    """`text`, or with a pattern its distinct lines in which that is found, in their order."""
+    if not only:
+        return text
+    return "".join(dict.fromkeys(line for line in text.splitlines(keepends=True) if re.search(only, line)))
+
+
+def _run(argv: tuple[str, ...], timeout: float, env: Mapping[str, str]) -> Completed:
+    """Runs argv with a limit on its time and on what it may say.
+
+    A program that waits for a broken driver may not die even when killed: then it is left behind.
+    """
+    try:
+        child = subprocess.Popen(
+            argv,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            env=dict(env),
+            start_new_session=True,
+        )
+    except (OSError, ValueError) as error:
+        return Completed(rc=127, out="", err=getattr(error, "strerror", None) or str(error))
+    said: list[bytearray] = [bytearray(), bytearray()]
+    readers = [
+        threading.Thread(target=_collect, args=(pipe, into), daemon=True)
+        for pipe, into in zip((child.stdout, child.stderr), said, strict=True)
+    ]
+    for reader in readers:
+        reader.start()
+    late = False
+    try:
+        child.wait(timeout)
+    except subprocess.TimeoutExpired:
+        late = True
+        _kill(child)
+    for reader in readers:
+        # What the program left running may hold the pipes open; what was said until now is enough.
+        reader.join(_GRACE)
+    out, err = (bytes(text).decode(errors="replace") for text in said)
+    if late:
+        return Completed(rc=124, out="", err=f"no answer within {timeout:.2g} s")
+    return Completed(rc=child.returncode, out=out, err=err)
+
+
+def _collect(pipe: IO[bytes], into: bytearray) -> None:
+    with pipe, contextlib.suppress(OSError, ValueError):
+        while piece := os.read(pipe.fileno(), 65536):
+            into += piece[: max(0, _LONGEST_TEXT - len(into))]
+
+
+def _kill(child: subprocess.Popen[bytes]) -> None:
+    if sys.platform == "win32":
+        child.kill()
+    else:
+        with contextlib.suppress(OSError):
+            os.killpg(child.pid, signal.SIGKILL)
+    with contextlib.suppress(subprocess.TimeoutExpired):
+        child.wait(_GRACE)
+
+
+def _command_line(argv: tuple[str, ...], variables: Mapping[str, str] | None) -> str:
+    """As a shell would take it: `NAME=value program argument`."""
+    return shlex.join((*(f"{name}={value}" for name, value in sorted((variables or {}).items())), *argv))
+
+
+def _question(question: str, subject: str) -> str:
+    return f"{question} {subject}".rstrip()
+
+
 @dataclass
 class Recorder:
-    """Passes questions on and keeps the answers; `text()` is what `Replay` reads."""
+    """Passes questions on and keeps the answers; `text()` is what `Replay` reads.
+
+    An answer once given stands: who asks again gets the same, as from the record.
+    """
 
     inner: System
-    record: dict[str, Any] = field(
-        default_factory=lambda: (
-            {"schema_version": RECORD_VERSION}
-            | {kind: {} for kind in ("files", "commands", "environ", "which", "globs", "native")}
-        )
-    )
+    _answers: dict[tuple[str, str, str], Any] = field(default_factory=dict)
+    """(kind, key, pattern) -> answer; for a file that was refused, the error."""
+    _lock: threading.Lock = field(default_factory=threading.Lock)
 
-    def read(self, path: str) -> str:
+    def _once(self, kind: str, key: str, ask: Callable[[], _T], only: str = "") -> _T:
+        place = (kind, key, only)
+        if place not in self._answers:
+            answer = ask()  # not under the lock, so that probes wait for drivers side by side
+            with self._lock:
+                self._answers.setdefault(place, answer)
+        kept: _T = self._answers[place]
+        return kept
+
+    def read(self, path: str, only: str = "") -> str:
+        answer = self._once("files", path, lambda: self._read(path, only), only)
+        if isinstance(answer, OSError):
+            raise OSError(answer.errno, answer.strerror, path)
+        return answer
+
+    def _read(self, path: str, only: str) -> str | OSError:
         try:
-            text = self.inner.read(path)
+            return self.inner.read(path, only)
         except OSError as error:
-            self.record["files"][path] = {"errno": errno.errorcode.get(error.errno or 0, "EIO")}
-            raise
-        self.record["files"][path] = {"text": text}
-        return text
+            return error
 
     def run(
         self, argv: tuple[str, ...], *, timeout: float = 5.0, variables: Mapping[str, str] | None = None
     ) -> Completed:
-        done = self.inner.run(argv, timeout=timeout, variables=variables)
-        self.record["commands"][shlex.join(argv)] = {"rc": done.rc, "out": done.out, "err": done.err}
-        return done
+        key = _command_line(argv, variables)
+        return self._once("commands", key, lambda: self.inner.run(argv, timeout=timeout, variables=variables))
+
+    def ask(self, question: str, subject: str = "", *, timeout: float = 5.0) -> Completed:
+        key = _question(question, subject)
+        return self._once("asked", key, lambda: self.inner.ask(question, subject, timeout=timeout))
 
     def getenv(self, name: str) -> str | None:
-        answer = self.inner.getenv(name)
-        self.record["environ"][name] = answer
-        return answer
+        return self._once("environ", name, lambda: self.inner.getenv(name))
 
     def which(self, name: str) -> str | None:
-        path = self.inner.which(name)
-        self.record["which"][name] = path
-        return path
+        return self._once("which", name, lambda: self.inner.which(name))
 
     def glob(self, pattern: str) -> tuple[str, ...]:
-        paths = self.inner.glob(pattern)
-        self.record["globs"][pattern] = list(paths)
-        return paths
+        return self._once("globs", pattern, lambda: self.inner.glob(pattern))
 
     def native(self, question: str) -> Any:
-        answer = self.inner.native(question)
-        self.record["native"][question] = answer
-        return answer
+        return self._once("native", question, lambda: self.inner.native(question))
 
     def text(self) -> str:
-        return json.dumps(self.record, indent=1, sort_keys=True) + "\n"
+        """The record. The same answers give the same bytes, in whatever order they came."""
+        with self._lock:
+            answers = sorted(self._answers.items())
+        record: dict[str, Any] = {"schema_version": RECORD_VERSION} | {kind: {} for kind in RECORD_KINDS}
+        texts: dict[str, dict[str, str]] = {}
+        for (kind, key, only), answer in answers:
+            if isinstance(answer, OSError):
+                record[kind].setdefault(key, {"errno": errno.errorcode.get(answer.errno or 0, "EIO")})
+            elif kind == "files":
+                parts = texts.setdefault(key, {})
+                parts[only] = answer
+                # The pattern "" asks for the whole file, and sorts first.
+                record[kind][key] = {"text": parts[""] if "" in parts else united(parts.values())}
+            else:
+                record[kind][key] = vars(answer) if isinstance(answer, Completed) else answer
+        return json.dumps(renumbered(record), indent=1, sort_keys=True) + "\n"
 
 
 @dataclass(frozen=True)
@@ -208,33 +340,16 @@ class Replay:
     @classmethod
     def load(cls, path: Path) -> Replay:
         """Raises UsageFaultError where the file is not a record of this version."""
-        try:
-            record = json.loads(path.read_text(encoding="utf-8"))
-        except (OSError, ValueError, RecursionError) as error:
-            raise UsageFaultError(
-                f"{path} is no recorded host: {error}. Make one with `detect --save`."
-            ) from error
-        version = record.get("schema_version") if isinstance(record, dict) else None
-        if version != RECORD_VERSION:
-            raise UsageFaultError(
-                f"{path} has schema version {version}; this floatllm-build reads {RECORD_VERSION}. "
-                "Record the host again with a matching version."
-            )
-        fault = find_fault(record)
-        if fault:
-            raise UsageFaultError(
-                f"{path} is a damaged recording: {fault}. Record the host again with `detect --save`."
-            )
-        return cls(record)
+        return cls(load_record(path))
 
     def _answer(self, kind: str, key: str) -> Any:
         answers = self.record.get(kind)
         return answers.get(key) if isinstance(answers, dict) else None
 
-    def read(self, path: str) -> str:
+    def read(self, path: str, only: str = "") -> str:
         entry = self._answer("files", path)
         if isinstance(entry, dict) and isinstance(entry.get("text"), str):
-            return str(entry["text"])
+            return keep_lines(str(entry["text"]), only)
         name = entry.get("errno") if isinstance(entry, dict) else "ENOENT"
         number = getattr(errno, str(name), errno.ENOENT)
         raise OSError(number, os.strerror(number), path)
@@ -244,9 +359,15 @@ class Replay:
         argv: tuple[str, ...],
         *,
         timeout: float = 5.0,  # noqa: ARG002
-        variables: Mapping[str, str] | None = None,  # noqa: ARG002
+        variables: Mapping[str, str] | None = None,
     ) -> Completed:
-        entry = self._answer("commands", shlex.join(argv))
+        return self._completed("commands", _command_line(argv, variables))
+
+    def ask(self, question: str, subject: str = "", *, timeout: float = 5.0) -> Completed:  # noqa: ARG002
+        return self._completed("asked", _question(question, subject))
+
+    def _completed(self, kind: str, key: str) -> Completed:
+        entry = self._answer(kind, key)
         if not isinstance(entry, dict):
             return Completed(rc=127, out="", err="not in the record")
         return Completed(rc=int(entry["rc"]), out=str(entry["out"]), err=str(entry["err"]))

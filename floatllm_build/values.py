@@ -22,11 +22,15 @@ def to_json(value: Any) -> dict[str, Any]:
 
 
 # ---- host: facts about this machine -----------------------------------------------------------
+#
+# Facts only, no verdicts: what follows from them is `select`'s. Empty text, 0, None and () mean that
+# nothing was found; a note says so where something was tried. Folders are symbolic where they would tell
+# who the user is: see `system.Door`.
 
 
 @dataclass(frozen=True, kw_only=True)
 class Note:
-    """A probe that found nothing out: what was asked and what the answer was."""
+    """A probe that found nothing out, or something odd: what was tried and what the answer was."""
 
     source: str
     said: str
@@ -37,12 +41,22 @@ class OsFacts:
     name: str
     """Linux, Darwin, Windows or Android."""
     release: str
+    """Of the kernel."""
+    version: str
+    """As people call it: Debian GNU/Linux 12 (bookworm), macOS 15.1, Android 15."""
     machine: str
     """As the operating system names it: x86_64, aarch64, arm64, armv8l, AMD64."""
     bits: int
     """Of the running Python: 64 or 32."""
     libc: str
+    """Kind and version: `glibc 2.36`, `musl 1.2.5`, `bionic`; empty outside Linux and Android."""
+    container: str
+    """docker, podman, lxc, kubernetes, ...; `container` where the kind is unknown."""
+    wsl: int
+    """Version of the Windows Subsystem for Linux, 0 outside of it."""
     termux: bool
+    api_level: int
+    """Of the Android device (ro.build.version.sdk), 0 elsewhere."""
     rosetta: bool
 
 
@@ -55,14 +69,44 @@ class PythonFacts:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Target:
+    """The environment that is installed into."""
+
+    executable: str
+    version: tuple[int, int]
+    platform: str
+    bits: int
+    prefix: str
+    chosen_by: str
+    kind: Literal["venv", "conda", "system", "pipx", "uv-tool", "uvx"]
+    externally_managed: bool
+    has_pip: bool
+    installed: str
+    """The dist-info folder of floatllm there, or empty."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class CpuBound:
+    """A limit on the CPUs that we may use: the affinity mask, or a control group's quota rounded up."""
+
+    source: str
+    cpus: int
+
+
+@dataclass(frozen=True, kw_only=True)
 class CpuFacts:
     arch: str
     """x86_64, arm64, or the machine's own name."""
+    vendor: str
     name: str
     features: tuple[str, ...]
+    """Sorted, in Linux' words (avx2, asimddp); what every core has. On a Mac the words of hw.optional."""
     logical: int
     usable: int
-    """Logical CPUs that affinity and cgroup quotas leave, at least 1."""
+    """Logical CPUs that affinity and control groups leave, at least 1."""
+    bounds: tuple[CpuBound, ...]
+    big_cores: int
+    """Cores of all kinds but the slowest where kinds differ; 0 where they do not or nobody says."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -76,6 +120,10 @@ class MemoryBound:
 @dataclass(frozen=True, kw_only=True)
 class MemoryFacts:
     bounds: tuple[MemoryBound, ...]
+    total: int
+    """Of the machine; `capacity` is what the bounds leave of it."""
+    swap_total: int
+    swap_free: int
     capacity: int
     """The smallest limit."""
     room: int
@@ -89,7 +137,7 @@ class Compiler:
     command: str
     """As the user or the search named it; may hold arguments (`ccache gcc`)."""
     kind: str
-    """gcc, clang, appleclang or unknown: by what it says it is, not by its name."""
+    """gcc, clang, appleclang, msvc or unknown: by what it says it is, not by its name."""
     version: str
 
 
@@ -100,54 +148,148 @@ class Program:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Linker:
+    kind: str
+    """ld (GNU), gold, lld, mold, apple, msvc or unknown: by what it says it is."""
+    path: str
+    version: str
+
+
+@dataclass(frozen=True, kw_only=True)
 class ToolchainFacts:
     c: Compiler | None
+    """The C and C++ compilers that a build takes: CC and CXX, else the first of the usual names."""
     cxx: Compiler | None
+    others: tuple[Compiler, ...]
+    """Further C++ compilers by the versions in their names (g++-12), newest first: older hosts for nvcc."""
+    linkers: tuple[Linker, ...]
     cmake: Program | None
     ninja: Program | None
+    launcher: Program | None
+    """ccache or sccache."""
+    xcode: str
+    """Developer folder that `xcode-select -p` names."""
+    msvc: tuple[Program, ...]
+    """Visual Studio installations with the C++ tools, newest first, by vswhere."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class CudaDevice:
     name: str
     capability: str
-    """Compute capability without the dot: 86, 90."""
+    """Compute capability without the dot: 86, 90, 120."""
     memory: int
+    """Bytes in all; 0 where the driver does not say."""
+    integrated: bool
+    """Shares the machine's memory (Jetson)."""
+    mig: bool
+    """A slice of a GPU (Multi-Instance GPU), or a GPU that is cut into slices."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class CudaToolkit:
+    nvcc: str
+    version: str
+    """12.4, 13.0."""
+    architectures: tuple[str, ...]
+    """What nvcc can compile for: 75, 80, ... (`--list-gpu-arch`)."""
+    newest_gcc: int
+    """Newest major version of the host compiler that the toolkit takes (crt/host_config.h), 0 unknown."""
+    newest_clang: int
+    newest_glibc: str
+    """Newest glibc whose math.h agrees with the toolkit's: 2.40, 2.41 or `any`; empty where nobody says."""
+    cublas: bool
+    """cuBLAS's header lies beside the toolkit's own, or these could not be found."""
+    layout: Literal["toolkit", "wheels"]
+    """`wheels`: from the package index, where libraries lie elsewhere and have names with a version only."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class CudaFacts:
+    library: str
+    """The libcuda that answered."""
     driver: str
+    """580.65.06; empty where only the library's own interface answered."""
+    supports: str
+    """The newest CUDA that the driver runs: 13.0."""
     devices: tuple[CudaDevice, ...]
-    nvcc: Program | None
+    toolkits: tuple[CudaToolkit, ...]
+    """In the order of the search: CUDACXX, CUDA_PATH, PATH, /usr/local/cuda*, newest first."""
+    jetson: str
+    """L4T release where this is a Jetson."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class VulkanDevice:
+    name: str
+    type: Literal["discrete", "integrated", "virtual", "cpu", "other"]
+    api: str
+    """1.3.289."""
+    driver: str
 
 
 @dataclass(frozen=True, kw_only=True)
 class VulkanFacts:
-    devices: tuple[str, ...]
-    """Names of GPUs; software devices are not among them."""
+    library: str
+    """The loader that answered."""
+    devices: tuple[VulkanDevice, ...]
+    """In the loader's order; software devices (type cpu) are among them."""
     headers: int
     """VK_HEADER_VERSION, 0 where there are none."""
-    glslc: str
-    spirv_headers: bool
+    include: str
+    """The folder that holds vulkan/vulkan_core.h."""
+    glslc: Program | None
+    spirv_headers: str
+    """SPIRV-HeadersConfig.cmake, or empty."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class MetalDevice:
+    name: str
+    working_set: int
+    """recommendedMaxWorkingSetSize in bytes, 0 unknown."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class MetalFacts:
-    devices: tuple[str, ...]
+    devices: tuple[MetalDevice, ...]
 
 
 @dataclass(frozen=True, kw_only=True)
 class HipFacts:
     targets: tuple[str, ...]
-    """gfx names of the GPUs."""
+    """gfx names of the GPUs, as the kernel lists them."""
+    rocm: str
+    """ROCm's folder."""
+    version: str
     hipcc: str
+    rocblas: tuple[str, ...]
+    """gfx names that the installed rocBLAS has kernels for."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Presence:
+    """Something that FloatLLM does not use, but that says what the machine has."""
+
+    what: str
+    """opencl or sycl."""
+    where: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Source:
+    """Where a fact comes from. `fact` is its path in the host (`cpu.features`); it covers what lies below."""
+
+    fact: str
+    source: str
 
 
 @dataclass(frozen=True, kw_only=True)
 class Host:
     os: OsFacts
     python: PythonFacts
+    target: Target | None
+    """None where the Python that would be installed into does not answer; a note says why."""
     cpu: CpuFacts
     memory: MemoryFacts
     toolchain: ToolchainFacts
@@ -155,6 +297,8 @@ class Host:
     vulkan: VulkanFacts
     metal: MetalFacts
     hip: HipFacts
+    others: tuple[Presence, ...]
+    sources: tuple[Source, ...]
     notes: tuple[Note, ...]
 
 
@@ -172,6 +316,8 @@ class Request:
     memory: int | None = None
     """Bytes that the build may use; None: what is there."""
     jobs: int | None = None
+    architectures: tuple[str, ...] = ()
+    """Of the device: what to compile for instead of what was probed (86, gfx1100)."""
     cmake_args: tuple[str, ...] = ()
     """Taken from CMAKE_ARGS."""
 
@@ -191,8 +337,16 @@ class Rejection:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Download:
+    """What a fresh machine has to fetch; `size` in bytes, measured when the pin was made."""
+
+    what: str
+    size: int
+
+
+@dataclass(frozen=True, kw_only=True)
 class Plan:
-    """What will be built. Holds no momentary number and no folder of this machine but the compilers."""
+    """What will be built. Holds no momentary number; folders are symbolic ({home}, {cache}, {build})."""
 
     preset: str
     backend: Backend
@@ -204,6 +358,16 @@ class Plan:
     memory_rung: int
     """Memory that the jobs were chosen for, rounded down to a rung."""
     memory_per_job: int
+    memory_peak: int
+    """Estimate for the whole build: jobs at their peaks, and what runs beside them."""
+    architectures: tuple[str, ...]
+    """Of the device: 86, gfx1100; empty where the backend has none."""
+    downloads: tuple[Download, ...]
+    """At most: what a cache holds already is not fetched again."""
+    proof: Literal["device", "none"]
+    """`none`: a portable wheel for a device that is not here."""
+    environment: tuple[str, ...]
+    """`NAME=VALUE` that a program needs to see the device; ggml hides software devices otherwise."""
     defines: tuple[str, ...]
     """`NAME=VALUE` beside the preset."""
     cmake: tuple[str, ...]
@@ -225,24 +389,7 @@ class Lack:
     fix: str
 
 
-# ---- target, source, build, proof -------------------------------------------------------------
-
-
-@dataclass(frozen=True, kw_only=True)
-class Target:
-    """The environment that is installed into."""
-
-    executable: str
-    version: tuple[int, int]
-    platform: str
-    bits: int
-    prefix: str
-    chosen_by: str
-    kind: Literal["venv", "conda", "system", "pipx", "uv-tool", "uvx"]
-    externally_managed: bool
-    has_pip: bool
-    installed: str
-    """The dist-info folder of floatllm there, or empty."""
+# ---- source, build, proof -----------------------------------------------------------------------
 
 
 @dataclass(frozen=True, kw_only=True)

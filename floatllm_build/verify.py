@@ -20,8 +20,10 @@ from floatllm_build.values import Proof
 _TIMEOUT = 300.0
 
 
-def prove_wheel(wheel: Path, python: str, device: str, cache: Path, tell: Listener) -> Proof:
-    """The proof on the wheel's own files, unpacked in a scratch folder.
+def prove_wheel(
+    wheel: Path, python: str, device: str, cache: Path, tell: Listener, environment: tuple[str, ...] = ()
+) -> Proof:
+    """The proof on the wheel's own files, unpacked in a scratch folder, with `environment` (NAME=VALUE) set.
 
     Raises NotProvenError where the self-test fails, crashes, hangs or ran on another device.
     """
@@ -31,7 +33,8 @@ def prove_wheel(wheel: Path, python: str, device: str, cache: Path, tell: Listen
     try:
         with zipfile.ZipFile(wheel) as archive:
             archive.extractall(scratch)
-        return _prove(python, device, scratch, {"PYTHONPATH": str(scratch)}, tell)
+        extra = dict(pair.split("=", 1) for pair in environment) | {"PYTHONPATH": str(scratch)}
+        return _prove(python, device, scratch, extra, tell)
     except _Unproven as error:
         log = home / "last.log"
         write_whole(log, error.log)

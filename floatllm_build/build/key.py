@@ -15,7 +15,7 @@ from typing import Any
 from floatllm_build import __version__
 from floatllm_build.build_folder import NOT_INHERITED
 from floatllm_build.files import sha256_file
-from floatllm_build.values import Host, Plan, ToolchainFacts
+from floatllm_build.values import Host, Plan, Program, ToolchainFacts
 
 # Variables that cmake and compilers read by themselves; and all whose names start with CMAKE_.
 _READ_BY_TOOLS = (
@@ -50,11 +50,11 @@ def plan_inputs(
         for c in (toolchain.c, toolchain.cxx)
     ]
     kits: dict[str, Any] = {
-        "cuda": host.cuda.nvcc and [host.cuda.nvcc.path, host.cuda.nvcc.version],
-        "hip": host.hip.hipcc,
-        "vulkan": [host.vulkan.glslc, host.vulkan.headers],
+        "cuda": [[kit.nvcc, kit.version] for kit in host.cuda.toolkits],
+        "hip": [host.hip.hipcc, host.hip.version],
+        "vulkan": [_identity(host.vulkan.glslc), host.vulkan.include, host.vulkan.headers],
     }
-    programs = [[p.path, p.version] if p else None for p in (toolchain.cmake, toolchain.ninja)]
+    programs = [_identity(toolchain.cmake), _identity(toolchain.ninja)]
     return {
         "cmake": list(plan.cmake),
         "variables": dict(variables),
@@ -65,6 +65,10 @@ def plan_inputs(
         "ggml": ggml_folder,
         "environment": {name: value for name, value in os.environ.items() if value and _is_read(name)},
     }
+
+
+def _identity(program: Program | None) -> list[str] | None:
+    return [program.path, program.version] if program else None
 
 
 def program_paths(command: str) -> list[list[str]]:

@@ -6,10 +6,16 @@ is the root of that mount: in a container the two differ.
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from pathlib import PurePosixPath
 
+from floatllm_build.host.findings import Findings
 from floatllm_build.system import System
+
+# 64 bits have no more digits; a hand-made record may.
+_NUMBER = re.compile(r"-?[0-9]{1,20}", re.ASCII)
+_DEEPEST = 64
 
 
 @dataclass(frozen=True)
@@ -55,34 +61,44 @@ def parse_mounts(text: str) -> list[tuple[int, str, str, tuple[str, ...]]]:
     return mounts
 
 
-def hierarchies(system: System, controller: str) -> tuple[Hierarchy, ...]:
+def hierarchies(system: System, controller: str, findings: Findings) -> tuple[Hierarchy, ...]:
     """Every hierarchy that may bound `controller` (memory, cpu) for this process."""
-    try:
-        groups = parse_groups(system.read("/proc/self/cgroup"))
-        mounts = parse_mounts(system.read("/proc/self/mountinfo"))
-    except OSError:
-        return ()  # no /proc: no control groups either
+    # A kernel without control groups has no such file.
+    groups = parse_groups(read_text(system, "/proc/self/cgroup", findings))
+    mounts = read_text(system, "/proc/self/mountinfo", findings, only=" - cgroup") if groups else ""
     found = []
-    for version, root, mount, options in mounts:
+    for version, root, mount, options in parse_mounts(mounts):
         name = "" if version == 2 else controller
         if name in groups and (version == 2 or controller in options):
-            found.append(Hierarchy(version, ancestor_folders(mount, root, groups[name])))
+            folders = ancestor_folders(mount, root, groups[name])
+            if len(folders) > _DEEPEST:
+                findings.note("/proc/self/cgroup", f"{len(folders)} groups deep; the outermost are left out")
+            found.append(Hierarchy(version, folders[:_DEEPEST]))
     return tuple(found)
 
 
-def read_number(system: System, path: str) -> int | None:
+def read_text(system: System, path: str, findings: Findings, only: str = "") -> str:
+    """The text of a file. Empty, without a note, where there is none: not every group has every file."""
+    try:
+        return system.read(path, only)
+    except FileNotFoundError:
+        return ""
+    except OSError as error:
+        findings.note(path, error.strerror or str(error))
+        return ""
+
+
+def read_number(system: System, path: str, findings: Findings) -> int | None:
     """The number in a control group file; None where there is none, or it says `max`."""
-    try:
-        return int(system.read(path).split()[0])
-    except (OSError, ValueError, IndexError):
-        return None
+    text = read_text(system, path, findings).strip()
+    if _NUMBER.fullmatch(text):
+        return int(text)
+    if text not in {"", "max"}:
+        findings.note(path, f"no number: {text[:40]}")
+    return None
 
 
-def read_stat(system: System, path: str) -> dict[str, int]:
+def read_stat(system: System, path: str, findings: Findings) -> dict[str, int]:
     """`name number` lines; empty where the file cannot be read."""
-    try:
-        text = system.read(path)
-    except OSError:
-        return {}
-    pairs = (line.split() for line in text.splitlines())
-    return {pair[0]: int(pair[1]) for pair in pairs if len(pair) == 2 and pair[1].isdigit()}
+    pairs = (line.split() for line in read_text(system, path, findings).splitlines())
+    return {pair[0]: int(pair[1]) for pair in pairs if len(pair) == 2 and _NUMBER.fullmatch(pair[1])}

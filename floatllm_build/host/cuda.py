@@ -1,52 +1,225 @@
-"""NVIDIA GPUs and their toolkit. Rough: what nvidia-smi says, and the nvcc that is found first."""
+"""NVIDIA GPUs: what the driver's library says in a child, else what nvidia-smi says."""
 
 from __future__ import annotations
 
 import re
+from dataclasses import replace
+from typing import Any
 
+from floatllm_build.host.answers import ask, rows, text, whole
+from floatllm_build.host.cuda_toolkits import find_toolkits
+from floatllm_build.host.findings import Findings
 from floatllm_build.system import System
-from floatllm_build.values import CudaDevice, CudaFacts, Note, Program
+from floatllm_build.values import CudaDevice, CudaFacts, OsFacts
 
+# Starting the driver takes seconds on a machine with many GPUs and no persistence daemon.
+_CHILD_SECONDS = 10.0
+_SMI_SECONDS = 5.0
+_WSL = "/usr/lib/wsl/lib/libcuda.so.1"
+# Where drivers lie that the loader need not know; a toolkit's compat library is the last hope.
+_FOLDERS = (
+    *("/usr/lib/*-linux-gnu", "/usr/lib/*-linux-gnu/nvidia", "/usr/lib/*-linux-gnu/nvidia/current"),
+    *("/usr/lib/*-linux-gnu/tegra", "/usr/lib64", "/usr/lib64/nvidia", "/usr/lib"),
+    *("/run/opengl-driver/lib", "/usr/local/nvidia/lib64", "/usr/local/cuda*/compat"),
+)
 _QUERY = ("--query-gpu=driver_version,compute_cap,memory.total,name", "--format=csv,noheader,nounits")
 
 
-def probe_cuda(system: System, notes: list[Note]) -> CudaFacts:
-    driver = ""
-    devices: tuple[CudaDevice, ...] = ()
+def probe_cuda(system: System, os_facts: OsFacts, findings: Findings) -> CudaFacts:
+    if os_facts.name not in {"Linux", "Windows"}:
+        return CudaFacts(library="", driver="", supports="", devices=(), toolkits=(), jetson="")
+    # First, because a driver that hangs uses up the time that there is for all questions.
+    toolkits = find_toolkits(system, os_facts, findings)
+    library, supports, devices = _ask_libraries(system, os_facts, findings)
+    driver = _kernel_driver(system, os_facts, findings)
     smi = system.which("nvidia-smi")
-    if smi:
-        answer = system.run((smi, *_QUERY), timeout=4.0)
-        driver, devices = parse_query(answer.out) if answer.rc == 0 else ("", ())
-        if not devices:
-            said = (answer.err.strip() or answer.out.strip())[:200] or f"exit {answer.rc}"
-            notes.append(Note(source="nvidia-smi", said=said))
-    return CudaFacts(driver=driver, devices=devices, nvcc=_nvcc(system, notes))
+    if not smi and os_facts.wsl:
+        smi = next(iter(system.glob("/usr/lib/wsl/lib/nvidia-smi")), None)
+    if smi and not devices:
+        driver, supports, devices = _ask_smi(system, smi, findings, driver, supports)
+    elif smi and not driver:
+        # Under WSL and Windows the kernel has no file that says it.
+        table = system.run((smi, *_QUERY), timeout=_SMI_SECONDS)
+        driver, _ = parse_query(table.out)
+        if driver:
+            findings.source("cuda.driver", "nvidia-smi")
+        else:
+            findings.failed("nvidia-smi", table)
+    hidden = system.getenv("CUDA_VISIBLE_DEVICES")
+    if devices and hidden is not None:
+        findings.note(
+            "CUDA_VISIBLE_DEVICES", f"set to {text(hidden)!r}; the GPUs listed here are all that there are"
+        )
+    return CudaFacts(
+        library=library,
+        driver=driver,
+        supports=supports,
+        devices=devices,
+        toolkits=toolkits,
+        jetson=_jetson(system, os_facts, findings),
+    )
 
 
-def parse_query(text: str) -> tuple[str, tuple[CudaDevice, ...]]:
+def _candidates(system: System, os_facts: OsFacts) -> tuple[str, ...]:
+    if os_facts.name == "Windows":
+        return ("nvcuda.dll",)
+    wsl = system.glob(_WSL) if os_facts.wsl else ()
+    found = [path for folder in _FOLDERS for path in system.glob(f"{folder}/libcuda.so.1")]
+    return tuple(dict.fromkeys((*wsl, "libcuda.so.1", *found)))
+
+
+def _ask_libraries(
+    system: System, os_facts: OsFacts, findings: Findings
+) -> tuple[str, str, tuple[CudaDevice, ...]]:
+    """Library, newest CUDA that it runs, devices: of the first library that has any."""
+    supports = ""
+    for library in _candidates(system, os_facts):
+        found = ask(system, "cuda", library, findings, timeout=_CHILD_SECONDS)
+        if found is None:
+            continue
+        said = parse_supports(found.get("version"))
+        devices = _devices(found, library, findings)
+        if devices:
+            findings.source("cuda.devices", f"{library} (cuInit, cuDeviceGetAttribute)")
+            findings.source("cuda.supports", f"{library} (cuDriverGetVersion)")
+            return library, said, devices
+        if "error" not in found:
+            findings.note(library, "the driver answers and has no device")
+        supports = supports or said
+    if supports:
+        findings.source("cuda.supports", "cuDriverGetVersion of a library without devices")
+    return "", supports, ()
+
+
+def parse_supports(version: object) -> str:
+    """13000, as the driver's library says it, is CUDA 13.0; empty where it makes no sense."""
+    number = whole(version, most=999_990)
+    return f"{number // 1000}.{number % 1000 // 10}" if number >= 1000 else ""
+
+
+def _devices(found: dict[str, Any], library: str, findings: Findings) -> tuple[CudaDevice, ...]:
+    devices = []
+    for row in rows(found, "devices", library, findings):
+        major, minor, name = whole(row.get("major"), 99), whole(row.get("minor"), 9), text(row.get("name"))
+        if not major:
+            findings.note(library, f"a device without a compute capability: {name or 'no name'}")
+            continue
+        devices.append(
+            CudaDevice(
+                name=name,
+                capability=f"{major}{minor}",
+                memory=whole(row.get("memory")),
+                integrated=row.get("integrated") == 1,
+                # The driver names a slice "NVIDIA H100 80GB HBM3 MIG 1g.10gb".
+                mig=bool(re.search(r"\bMIG\b", name)),
+            )
+        )
+    return tuple(devices)
+
+
+def _kernel_driver(system: System, os_facts: OsFacts, findings: Findings) -> str:
+    path = "/proc/driver/nvidia/version"
+    if os_facts.name != "Linux":
+        return ""
+    try:
+        said = system.read(path, only="^NVRM version")
+    except FileNotFoundError:
+        return ""
+    except OSError as error:
+        findings.note(path, str(error.strerror))
+        return ""
+    # "... x86_64 Kernel Module  550.54.14 ..." or "... Open Kernel Module for x86_64  570.86.15 ..."
+    match = re.search(r"Kernel Module(?: for \S{1,40})?\s+(\d{1,5}(?:\.\d{1,5})+)", said)
+    if not match:
+        findings.note(path, f"no version in it: {text(said)}")
+        return ""
+    findings.source("cuda.driver", path)
+    return match[1]
+
+
+def _ask_smi(
+    system: System, smi: str, findings: Findings, driver: str, supports: str
+) -> tuple[str, str, tuple[CudaDevice, ...]]:
+    """What nvidia-smi lists where no library offers a device."""
+    table = system.run((smi, *_QUERY), timeout=_SMI_SECONDS)
+    smi_driver, devices = parse_query(table.out) if table.rc == 0 else ("", ())
+    if not devices:
+        findings.failed("nvidia-smi", table)
+        return driver, supports, ()
+    findings.source("cuda.devices", "nvidia-smi")
+    findings.note("nvidia-smi", "lists GPUs that no CUDA library here offers; programs may not reach them")
+    slices = parse_slices(system.run((smi, "-L"), timeout=_SMI_SECONDS).out)
+    devices = mark_slices(devices, slices)
+    if not driver:
+        driver = smi_driver
+        findings.source("cuda.driver", "nvidia-smi")
+    if not supports:
+        banner = system.run((smi,), timeout=_SMI_SECONDS).out
+        if match := re.search(r"CUDA Version: (\d{1,3}\.\d{1,2})\b", banner, re.ASCII):
+            supports = match[1]
+            findings.source("cuda.supports", "nvidia-smi")
+    return driver, supports, devices
+
+
+def parse_query(table: str) -> tuple[str, tuple[CudaDevice, ...]]:
     """Driver version and devices from nvidia-smi's table; a row that makes no sense is left out."""
     driver, devices = "", []
-    for line in text.splitlines():
+    for line in table.splitlines():
         cells = [cell.strip() for cell in line.split(",", 3)]
-        if len(cells) == 4 and re.fullmatch(r"\d+\.\d+", cells[1]):
-            driver = cells[0]
-            # Jetson prints [N/A] for memory: it shares the machine's.
-            memory = int(cells[2]) << 20 if cells[2].isdigit() else 0
-            devices.append(CudaDevice(name=cells[3], capability=cells[1].replace(".", ""), memory=memory))
+        if len(cells) != 4 or not re.fullmatch(r"[1-9]\d?\.\d", cells[1], re.ASCII):
+            continue
+        driver = cells[0] if re.fullmatch(r"\d{1,5}(\.\d{1,5})+", cells[0], re.ASCII) else driver
+        # Jetson prints [N/A]: it shares the machine's memory.
+        mebibytes = int(cells[2]) if re.fullmatch(r"\d{1,9}", cells[2], re.ASCII) else 0
+        devices.append(
+            CudaDevice(
+                name=text(cells[3]),
+                capability=cells[1].replace(".", ""),
+                memory=mebibytes << 20,
+                integrated=cells[2] == "[N/A]",
+                mig=False,
+            )
+        )
     return driver, tuple(devices)
 
 
-def _nvcc(system: System, notes: list[Note]) -> Program | None:
-    cuda_path = system.getenv("CUDA_PATH")
-    candidates = [
-        system.getenv("CUDACXX"),
-        f"{cuda_path}/bin/nvcc" if cuda_path else None,
-        system.which("nvcc"),
-        *reversed(system.glob("/usr/local/cuda*/bin/nvcc")),
-    ]
-    for path in dict.fromkeys(filter(None, candidates)):
-        answer = system.run((path, "--version"), timeout=10.0)
-        if match := re.search(r"release (\d+\.\d+)", answer.out):
-            return Program(path=path, version=match[1])
-        notes.append(Note(source=f"{path} --version", said=answer.err.strip()[:200] or f"exit {answer.rc}"))
-    return None
+def parse_slices(listing: str) -> set[int]:
+    """Numbers of the GPUs below which `nvidia-smi -L` lists slices (`  MIG 1g.10gb  Device  0: ...`)."""
+    found, gpu = set(), -1
+    for line in listing.splitlines():
+        if match := re.match(r"GPU (\d{1,3}):", line, re.ASCII):
+            gpu = int(match[1])
+        elif re.match(r"\s+MIG\s", line):
+            found.add(gpu)
+    return found
+
+
+def mark_slices(devices: tuple[CudaDevice, ...], slices: set[int]) -> tuple[CudaDevice, ...]:
+    return tuple(
+        replace(device, mig=True) if number in slices else device for number, device in enumerate(devices)
+    )
+
+
+def _jetson(system: System, os_facts: OsFacts, findings: Findings) -> str:
+    path = "/etc/nv_tegra_release"
+    if os_facts.name != "Linux" or os_facts.machine != "aarch64":
+        return ""
+    try:
+        said = system.read(path, only="^# R")
+    except FileNotFoundError:
+        return ""
+    except OSError as error:
+        findings.note(path, str(error.strerror))
+        return ""
+    release = parse_jetson(said)
+    if not release:
+        findings.note(path, f"no release in it: {text(said)}")
+    else:
+        findings.source("cuda.jetson", path)
+    return release
+
+
+def parse_jetson(said: str) -> str:
+    """`# R35 (release), REVISION: 4.1, ...` is L4T 35.4.1."""
+    match = re.search(r"# R(\d{1,4})\b[^,]{0,40}, REVISION: (\d{1,4}(?:\.\d{1,4})*)", said)
+    return f"{match[1]}.{match[2]}" if match else ""

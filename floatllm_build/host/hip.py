@@ -1,28 +1,123 @@
-"""AMD GPUs through ROCm. Rough: what the kernel's kfd driver lists, and where hipcc is."""
+"""AMD GPUs through ROCm: what the kernel lists, and which of them the installed rocBLAS has kernels for."""
 
 from __future__ import annotations
 
 import re
 
+from floatllm_build.host.answers import first_line, text
+from floatllm_build.host.findings import Findings
 from floatllm_build.system import System
-from floatllm_build.values import HipFacts, Note
+from floatllm_build.values import HipFacts, OsFacts
+
+_NODES = "/sys/class/kfd/kfd/topology/nodes/*/properties"
 
 
-def probe_hip(system: System, notes: list[Note]) -> HipFacts:
+def probe_hip(system: System, os_facts: OsFacts, findings: Findings) -> HipFacts:
+    if os_facts.name == "Windows":
+        return _windows(system, findings)
+    if os_facts.name != "Linux":
+        return HipFacts(targets=(), rocm="", version="", hipcc="", rocblas=())
+    targets = _targets(system, findings)
+    rocm, version = _rocm(system, findings)
+    inside = next(iter(system.glob(f"{rocm}/bin/hipcc")), "") if rocm else ""
+    hipcc = inside or system.which("hipcc") or ""
+    if hipcc:
+        findings.source("hip.hipcc", hipcc if inside else "PATH")
+    override = system.getenv("HSA_OVERRIDE_GFX_VERSION")
+    if override and targets:
+        findings.note(
+            "HSA_OVERRIDE_GFX_VERSION",
+            f"set to {text(override)!r}: ROCm takes the GPU for {parse_override(override) or 'another'}; "
+            "the targets listed here are the real ones",
+        )
+    return HipFacts(
+        targets=targets,
+        rocm=rocm,
+        version=version,
+        hipcc=hipcc,
+        rocblas=_rocblas(system, rocm, findings),
+    )
+
+
+def _windows(system: System, findings: Findings) -> HipFacts:
+    """The SDK alone: nobody lists the GPUs' gfx names there."""
+    rocm = system.getenv("HIP_PATH") or ""
+    hipcc = next((path for path in system.glob(f"{rocm}/bin/hipcc*")), "") if rocm else ""
+    if rocm:
+        findings.source("hip.rocm", "HIP_PATH")
+    return HipFacts(targets=(), rocm=rocm, version="", hipcc=hipcc, rocblas=())
+
+
+def _targets(system: System, findings: Findings) -> tuple[str, ...]:
     targets = []
-    for path in system.glob("/sys/class/kfd/kfd/topology/nodes/*/properties"):
+    for path in system.glob(_NODES):
         try:
-            text = system.read(path)
+            properties = system.read(path, only="^gfx_target_version ")
         except OSError as error:
-            notes.append(Note(source=path, said=str(error.strerror)))
+            findings.note(path, str(error.strerror))
             continue
-        match = re.search(r"^gfx_target_version (\d+)$", text, re.MULTILINE)
+        match = re.search(r"^gfx_target_version (\d{1,9})$", properties, re.MULTILINE | re.ASCII)
+        # A CPU is a node too, with version 0.
         if match and int(match[1]):
             targets.append(gfx_name(int(match[1])))
-    hipcc = system.which("hipcc") or next(iter(system.glob("/opt/rocm*/bin/hipcc")), "")
-    return HipFacts(targets=tuple(targets), hipcc=hipcc)
+            findings.source(f"hip.targets.{len(targets) - 1}", path)
+    return tuple(targets)
 
 
 def gfx_name(version: int) -> str:
     """90010 is gfx90a: major, two digits of minor, two of stepping, the last two in hexadecimal."""
     return f"gfx{version // 10000}{version // 100 % 100:x}{version % 100:x}"
+
+
+def parse_override(value: str) -> str:
+    """10.3.0 is gfx1030; empty where it is no such version."""
+    match = re.fullmatch(r"(\d{1,2})\.(\d{1,2})\.(\d{1,2})", value.strip(), re.ASCII)
+    return gfx_name(int(match[1]) * 10000 + int(match[2]) * 100 + int(match[3])) if match else ""
+
+
+def _rocm(system: System, findings: Findings) -> tuple[str, str]:
+    """ROCm's folder and version."""
+    named = system.getenv("ROCM_PATH")
+    installed = system.glob("/opt/rocm*/bin")
+    folders = [path.removesuffix("/bin") for path in installed]
+    # /opt/rocm is the one that the administrator chose among its neighbours with versions.
+    folders.sort(key=lambda path: ([-int(n) for n in re.findall(r"\d{1,6}", path, re.ASCII)], path))
+    for rocm in dict.fromkeys((*((named,) if named else ()), *folders)):
+        path = f"{rocm}/.info/version"
+        try:
+            version = parse_version(system.read(path))
+        except OSError as error:
+            findings.note(path, str(error.strerror))
+            version = ""
+        if rocm == named and not version and not system.glob(f"{rocm}/bin"):
+            continue
+        findings.source("hip.rocm", path if version else rocm)
+        return rocm, version
+    return "", ""
+
+
+def parse_version(said: str) -> str:
+    """`6.3.1-48` is 6.3.1."""
+    match = re.match(r"\d{1,5}(?:\.\d{1,5})+", first_line(said), re.ASCII)
+    return match[0] if match else ""
+
+
+def _rocblas(system: System, rocm: str, findings: Findings) -> tuple[str, ...]:
+    """The gfx names in the file names of rocBLAS' kernels."""
+    folders = ((f"{rocm}/lib/rocblas/library",) if rocm else ()) + (
+        "/usr/lib/*-linux-gnu/rocblas/*/library",
+        "/usr/lib64/rocblas/library",
+    )
+    for folder in folders:
+        # One file for each target, where kernels are loaded lazily; else there are hundreds for each.
+        files = system.glob(f"{folder}/TensileLibrary_lazy_gfx*") or system.glob(f"{folder}/*gfx*")
+        if found := parse_kernels(files):
+            findings.source("hip.rocblas", folder)
+            return found
+    return ()
+
+
+def parse_kernels(files: tuple[str, ...]) -> tuple[str, ...]:
+    """Sorted gfx names: major in decimal, one digit each of minor and stepping (gfx90a, gfx1100)."""
+    names = {match for path in files for match in re.findall(r"gfx[0-9a-f]{3,5}(?![0-9a-f])", path)}
+    return tuple(sorted(names, key=lambda name: (len(name), name)))

@@ -3,46 +3,41 @@
 from __future__ import annotations
 
 import json
-from pathlib import PurePath
+from collections.abc import Mapping
+from pathlib import PurePath, PurePosixPath, PureWindowsPath
 from typing import Any, Literal
 
 from floatllm_build.errors import MissingError
+from floatllm_build.host.findings import Findings
+from floatllm_build.host.os_facts import identity_of
 from floatllm_build.system import System
 from floatllm_build.values import PythonFacts, Target
 
-# Runs in the target, which may be any Python 3: plain code, one line of JSON.
-_ASK = """
-import glob, json, os, site, struct, sys, sysconfig
-try:
-    import pip
-    has_pip = True
-except Exception:
-    has_pip = False
-folders = [sysconfig.get_path("platlib")]
-if sys.prefix == sys.base_prefix:
-    # Where pip goes when the common folder cannot be written.
-    folders.append(site.getusersitepackages())
-found = [d for f in folders for d in glob.glob(os.path.join(glob.escape(f), "floatllm-*.dist-info"))]
-print(json.dumps({
-    "executable": sys.executable, "version": list(sys.version_info[:2]), "bits": struct.calcsize("P") * 8,
-    "platform": sysconfig.get_platform(), "prefix": sys.prefix, "venv": sys.prefix != sys.base_prefix,
-    "conda": os.path.isdir(os.path.join(sys.prefix, "conda-meta")),
-    "managed": os.path.isfile(os.path.join(sysconfig.get_path("stdlib"), "EXTERNALLY-MANAGED")),
-    "pipx": os.path.isfile(os.path.join(sys.prefix, "pipx_metadata.json")),
-    "uv_tool": os.path.isfile(os.path.join(sys.prefix, "uv-receipt.toml")),
-    "pip": has_pip,
-    "installed": (found or [""])[0],
-}))
-"""
+_TEXTS = ("executable", "platform", "prefix", "installed")
+_ANSWERS = ("venv", "conda", "managed", "pipx", "uv_tool", "uv", "pip")
+# A phone may start its first Python slowly.
+_TIMEOUT = 30.0
 
 
-def probe_python(system: System) -> PythonFacts:
-    identity = system.native("identity") or {}
+def probe_python(system: System, findings: Findings) -> PythonFacts:
+    identity = identity_of(system)
+    findings.source("python", "the running Python")
     return PythonFacts(
-        executable=str(identity.get("executable", "")),
-        version=str(identity.get("version", "")),
-        platform=str(identity.get("platform", "")),
+        executable=identity.get("executable", ""),
+        version=identity.get("version", ""),
+        platform=identity.get("platform", ""),
     )
+
+
+def find_target(system: System, explicit: str | None, findings: Findings) -> Target | None:
+    """As probe_target(), but a Python that does not answer is noted."""
+    python, chosen_by = _choose(system, explicit)
+    found = _ask(system, python, chosen_by)
+    if isinstance(found, Target):
+        findings.source("target", f"{python} ({chosen_by})")
+        return found
+    findings.note(f"{python or 'no Python'} ({chosen_by})", found)
+    return None
 
 
 def probe_target(system: System, explicit: str | None) -> Target:
@@ -51,19 +46,58 @@ def probe_target(system: System, explicit: str | None) -> Target:
     Raises MissingError where that Python does not answer.
     """
     python, chosen_by = _choose(system, explicit)
-    answer = system.run((python, "-I", "-c", _ASK), timeout=30.0)
+    found = _ask(system, python, chosen_by)
+    if isinstance(found, Target):
+        return found
+    raise MissingError(
+        f"The Python to install into, {python or 'which is unknown'} (from {chosen_by}), does not answer: "
+        f"{found}. Name a working one with --python."
+    )
+
+
+def _choose(system: System, explicit: str | None) -> tuple[str, str]:
+    if explicit:
+        return explicit, "--python"
+    identity = identity_of(system)
+    windows = identity.get("system") == "Windows"
+    for variable in ("VIRTUAL_ENV", "CONDA_PREFIX"):
+        prefix = system.getenv(variable)
+        if prefix:
+            folder = {"VIRTUAL_ENV": "Scripts", "CONDA_PREFIX": ""}[variable] if windows else "bin"
+            path: PurePath = PureWindowsPath(prefix) if windows else PurePosixPath(prefix)
+            return str(path / folder / ("python.exe" if windows else "python")), variable
+    return identity.get("executable", ""), "the running Python"
+
+
+def _ask(system: System, python: str, chosen_by: str) -> Target | str:
+    """The target, or in words why there is none."""
+    if not python:
+        return "the running Python does not know its own path"
+    answer = system.ask("target", python, timeout=_TIMEOUT)
+    # An environment may print things of its own when it starts and when it ends.
+    last = next((line for line in reversed(answer.out.splitlines()) if line.startswith('{"')), "")
     try:
-        facts: dict[str, Any] = json.loads(answer.out)
-    except ValueError as error:
-        said = (answer.err.strip() or answer.out.strip())[-300:] or f"exit {answer.rc}"
-        raise MissingError(
-            f"The Python to install into, {python} (from {chosen_by}), does not answer: {said}. "
-            "Name a working one with --python."
-        ) from error
-    major, minor = facts["version"]
+        facts: Any = json.loads(last) if answer.rc == 0 else None
+    except (ValueError, RecursionError):
+        facts = None
+    if not isinstance(facts, dict):
+        return (answer.err.strip() or answer.out.strip())[-300:] or f"exit {answer.rc}"
+    return _target(facts, chosen_by) or f"its answer makes no sense: {last[:200]}"
+
+
+def _target(facts: Mapping[str, Any], chosen_by: str) -> Target | None:
+    """None where the answer, which may come from a hand-made record, has not the shape of one."""
+    texts = [facts.get(name) for name in _TEXTS]
+    version, bits = facts.get("version"), facts.get("bits")
+    if not all(isinstance(text, str) for text in texts) or not texts[0]:
+        return None
+    if not all(isinstance(facts.get(name), bool) for name in _ANSWERS) or not _small(bits):
+        return None
+    if not (isinstance(version, list) and len(version) == 2 and all(map(_small, version))):
+        return None
     return Target(
         executable=facts["executable"],
-        version=(major, minor),
+        version=(version[0], version[1]),
         platform=facts["platform"],
         bits=facts["bits"],
         prefix=facts["prefix"],
@@ -75,26 +109,18 @@ def probe_target(system: System, explicit: str | None) -> Target:
     )
 
 
-def _choose(system: System, explicit: str | None) -> tuple[str, str]:
-    if explicit:
-        return explicit, "--python"
-    windows = (system.native("identity") or {}).get("system") == "Windows"
-    for variable in ("VIRTUAL_ENV", "CONDA_PREFIX"):
-        prefix = system.getenv(variable)
-        if prefix:
-            folder = {"VIRTUAL_ENV": "Scripts", "CONDA_PREFIX": ""}[variable] if windows else "bin"
-            return str(PurePath(prefix) / folder / ("python.exe" if windows else "python")), variable
-    return probe_python(system).executable, "the running Python"
+def _small(value: object) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and 0 <= value < 1000
 
 
-def _kind(facts: dict[str, Any]) -> Literal["venv", "conda", "system", "pipx", "uv-tool", "uvx"]:
-    parts = PurePath(facts["prefix"]).parts
+def _kind(facts: Mapping[str, Any]) -> Literal["venv", "conda", "system", "pipx", "uv-tool", "uvx"]:
     if facts["pipx"]:
         return "pipx"
     if facts["uv_tool"]:
         return "uv-tool"
-    # uvx builds its environments inside uv's own cache.
-    if any(part.startswith(("archive-v", "environments-v", "builds-v")) for part in parts):
+    # uvx and `uv run --with` build their environments inside uv's own cache.
+    parts = facts["prefix"].replace("\\", "/").split("/")
+    if facts["uv"] and any(part.startswith(("archive-v", "environments-v", "builds-v")) for part in parts):
         return "uvx"
     if facts["venv"]:
         return "venv"

@@ -1,68 +1,239 @@
-"""Compilers, cmake and ninja: by what they say they are. In Termux, gcc is a link to clang."""
+"""Compilers, linkers and tools: by what they say they are. In Termux, gcc is a link to clang."""
 
 from __future__ import annotations
 
+import json
 import re
 import shlex
+from collections.abc import Callable, Iterable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import PureWindowsPath
+from typing import Any, TypeVar
 
-from floatllm_build.system import System
-from floatllm_build.values import Compiler, Note, OsFacts, Program, ToolchainFacts
+from floatllm_build.host.findings import Findings
+from floatllm_build.host.tool_words import parse_compiler, parse_linker
+from floatllm_build.system import Completed, System
+from floatllm_build.values import Compiler, Linker, OsFacts, Program, ToolchainFacts
+
+_T = TypeVar("_T")
 
 # A phone can take seconds to start a large program for the first time.
 _TIMEOUT = 20.0
+_VSWHERE = "Microsoft Visual Studio/Installer/vswhere.exe"
+_VC_TOOLS = tuple(f"Microsoft.VisualStudio.Component.VC.Tools.{cpu}" for cpu in ("x86.x64", "ARM64"))
+_NUMBERED = (
+    *(f"g++-{version}" for version in range(20, 7, -1)),
+    *(f"clang++-{version}" for version in range(22, 10, -1)),
+)
 
 
-def probe_toolchain(system: System, os_facts: OsFacts, notes: list[Note]) -> ToolchainFacts:
-    return ToolchainFacts(
-        c=_compiler(system, "CC", ("cc", "gcc", "clang"), os_facts, notes),
-        cxx=_compiler(system, "CXX", ("c++", "g++", "clang++"), os_facts, notes),
-        cmake=_program(system, "CMAKE_EXECUTABLE", "cmake", r"cmake version (\S+)", notes),
-        ninja=_program(system, "NINJA", "ninja", r"^(\d+\.\S+)", notes),
-    )
+def probe_toolchain(system: System, os_facts: OsFacts, findings: Findings) -> ToolchainFacts:
+    windows, mac = os_facts.name == "Windows", os_facts.name == "Darwin"
+    xcode, stubs = _xcode(system, findings) if mac else ("", False)
+    asked: list[Findings] = []
+
+    def find(name: str) -> str | None:
+        path = system.which(name)
+        # Without the command line tools, Apple's stubs open a window instead of answering.
+        return None if stubs and path and path.startswith("/usr/bin/") else path
+
+    with ThreadPoolExecutor(8) as pool:
+
+        def start(question: Callable[..., _T], *subject: Any) -> Callable[[], _T]:
+            asked.append(Findings())
+            return pool.submit(question, system, *subject, asked[-1]).result
+
+        # `cl` is on PATH only where someone opened a prompt for developers.
+        first: tuple[str, ...] = ("cl",) if windows else ()
+        c = start(_compiler, find, "CC", (*first, "cc", "gcc", "clang"), windows)
+        cxx = start(_compiler, find, "CXX", (*first, "c++", "g++", "clang++"), windows)
+        others = [start(_ask_compiler, name, (name,)) for name in _NUMBERED if find(name)]
+        linkers = [start(_linker, path, mac, windows) for path in _linker_paths(find, windows)]
+        cmake = start(_program, find, "CMAKE_EXECUTABLE", "cmake", r"cmake version (\S+)")
+        ninja = start(_program, find, "NINJA", "ninja", r"^(\d+\.\S+)")
+        launcher = start(_launcher, find)
+        msvc = start(_visual_studios, windows)
+        chosen = cxx()
+        older = [compiler for compiler in (other() for other in others) if compiler]
+        facts = ToolchainFacts(
+            c=c(),
+            cxx=chosen,
+            others=tuple(one for one in older if not chosen or not _same(find, one.command, chosen.command)),
+            linkers=tuple(linker for linker in (answer() for answer in linkers) if linker),
+            cmake=cmake(),
+            ninja=ninja(),
+            launcher=launcher(),
+            xcode=xcode,
+            msvc=msvc(),
+        )
+    for said in asked:
+        findings.notes += said.notes
+        findings.sources += said.sources
+    if facts.others:
+        findings.source("toolchain.others", "--version of the C++ compilers with a number in their name")
+    if facts.linkers:
+        findings.source("toolchain.linkers", "--version of ld and its kin")
+    return facts
 
 
-def parse_compiler(text: str) -> tuple[str, str] | None:
-    """Kind and version from what a compiler prints for --version."""
-    if match := re.search(r"Apple clang version (\S+)", text):
-        return "appleclang", match[1]
-    if match := re.search(r"clang version (\d[\w.]*)", text):
-        return "clang", match[1]
-    if "Free Software Foundation" in text and (match := re.search(r" (\d+\.\d+\.\d+)(?:\s|$)", text)):
-        return "gcc", match[1]
-    return None
+def _same(find: Callable[[str], str | None], one: str, other: str) -> bool:
+    return one == other or find(one) == other
+
+
+# ---- compilers --------------------------------------------------------------------------------
 
 
 def _compiler(
-    system: System, variable: str, names: tuple[str, ...], os_facts: OsFacts, notes: list[Note]
+    system: System,
+    find: Callable[[str], str | None],
+    variable: str,
+    names: tuple[str, ...],
+    windows: bool,
+    findings: Findings,
 ) -> Compiler | None:
-    chosen = system.getenv(variable)
-    commands = (chosen,) if chosen else names
-    for command in commands:
-        try:
-            words = tuple(shlex.split(command, posix=os_facts.name != "Windows"))
-        except ValueError:
-            words = ()  # a quote that is never closed
-        if not words or not system.which(words[0]):
+    """The compiler that the variable names and no other, else the first of `names` that answers."""
+    chosen = (system.getenv(variable) or "").strip()
+    for command in (chosen,) if chosen else names:
+        words = _words(command, windows)
+        if not words or not find(words[0]):
             if chosen:
-                notes.append(Note(source=variable, said=f"`{chosen}` is not a program that can be found"))
+                findings.note(variable, f"`{chosen}` is not a program that can be found")
             continue
-        answer = system.run((*words, "--version"), timeout=_TIMEOUT)
-        if answer.rc == 0:
-            kind, version = parse_compiler(answer.out) or ("unknown", answer.out.strip().split("\n")[0][:80])
-            return Compiler(command=command, kind=kind, version=version)
-        notes.append(
-            Note(source=f"{command} --version", said=answer.err.strip()[:200] or f"exit {answer.rc}")
-        )
+        found = _ask_compiler(system, command, words, findings)
+        if found:
+            findings.source(f"toolchain.{'c' if variable == 'CC' else 'cxx'}", variable if chosen else "PATH")
+            return found
     return None
 
 
-def _program(system: System, variable: str, name: str, pattern: str, notes: list[Note]) -> Program | None:
-    path = system.getenv(variable) or system.which(name)
+def _words(command: str, windows: bool) -> tuple[str, ...]:
+    try:
+        words = shlex.split(command, posix=not windows)
+    except ValueError:
+        return ()  # a quote that is never closed
+    return tuple(word.strip('"') for word in words) if windows else tuple(words)
+
+
+def _ask_compiler(
+    system: System, command: str, words: tuple[str, ...], findings: Findings
+) -> Compiler | None:
+    # Microsoft's compiler knows no --version; it says who it is before it complains of having no file.
+    microsoft = PureWindowsPath(words[-1]).stem.lower() == "cl"
+    argv = words if microsoft else (*words, "--version")
+    answer = system.run(argv, timeout=_TIMEOUT)
+    found = parse_compiler(answer.out) or parse_compiler(answer.err)
+    if found and (answer.rc == 0 or found[0] == "msvc"):
+        return Compiler(command=command, kind=found[0], version=found[1])
+    if answer.rc == 0 and not microsoft:
+        said = (answer.out.strip() or answer.err.strip()).split("\n")[0][:80]
+        return Compiler(command=command, kind="unknown", version=said)
+    findings.failed(" ".join(argv), answer)
+    return None
+
+
+# ---- linkers ----------------------------------------------------------------------------------
+
+
+def _linker_paths(find: Callable[[str], str | None], windows: bool) -> Iterable[str]:
+    names = ("ld", "ld.gold", "ld.lld", *(("link", "lld-link") if windows else ()))
+    mold = find("ld.mold") or find("mold")
+    return dict.fromkeys(path for path in (*map(find, names), mold) if path)
+
+
+def _linker(system: System, path: str, mac: bool, windows: bool, findings: Findings) -> Linker | None:
+    # Apple's knows `-v` alone, and speaks on stderr; Microsoft's says who it is to whatever it is told.
+    name = PureWindowsPath(path).stem.lower()
+    apple = mac and path.endswith("/ld")
+    argv = (path,) if windows and name == "link" else (path, "-v" if apple else "--version")
+    answer = system.run(argv, timeout=_TIMEOUT)
+    found = parse_linker(f"{answer.out}\n{answer.err}")
+    if found:
+        return Linker(kind=found[0], path=path, version=found[1])
+    if answer.rc == 0:
+        return Linker(kind="unknown", path=path, version=answer.out.strip().split("\n")[0][:80])
+    findings.failed(" ".join(argv), answer)
+    return None
+
+
+# ---- tools ------------------------------------------------------------------------------------
+
+
+def _program(
+    system: System,
+    find: Callable[[str], str | None],
+    variable: str,
+    name: str,
+    pattern: str,
+    findings: Findings,
+) -> Program | None:
+    chosen = system.getenv(variable) if variable else None
+    path = chosen or find(name)
     if not path:
         return None
     answer = system.run((path, "--version"), timeout=_TIMEOUT)
     match = re.search(pattern, answer.out, re.MULTILINE)
     if answer.rc == 0 and match:
-        return Program(path=path, version=match[1])
-    notes.append(Note(source=f"{path} --version", said=answer.err.strip()[:200] or f"exit {answer.rc}"))
+        findings.source(f"toolchain.{name}", variable if chosen else "PATH")
+        return Program(path=path, version=match[1][:40])
+    findings.failed(f"{path} --version", answer)
     return None
+
+
+def _launcher(system: System, find: Callable[[str], str | None], findings: Findings) -> Program | None:
+    for name in ("ccache", "sccache"):
+        found = _program(system, find, "", name, rf"^{name}(?: version)? (\d\S*)", findings)
+        if found:
+            findings.source("toolchain.launcher", found.path)
+            return found
+    return None
+
+
+def _xcode(system: System, findings: Findings) -> tuple[str, bool]:
+    """The developer folder, and whether there is none, so that the programs in /usr/bin are empty stubs."""
+    answer = system.run(("xcode-select", "-p"))
+    folder = answer.out.strip()
+    if answer.rc == 0 and folder:
+        findings.source("toolchain.xcode", "xcode-select -p")
+        return folder.split("\n")[0][:200], False
+    findings.failed("xcode-select -p", answer)
+    return "", answer.rc not in {124, 127}
+
+
+def _visual_studios(system: System, windows: bool, findings: Findings) -> tuple[Program, ...]:
+    paths = [
+        str(PureWindowsPath(folder) / _VSWHERE)
+        for variable in ("ProgramFiles(x86)", "ProgramFiles")
+        if windows and (folder := system.getenv(variable))
+    ]
+    path = next((path for path in paths if system.glob(path)), "")
+    if not path:
+        return ()
+    wanted = [word for part in _VC_TOOLS for word in ("-requires", part)]
+    # A program that lists nothing else prints an empty list where there is no installation.
+    argv = (path, "-products", "*", *wanted, "-requiresAny", "-sort", "-utf8", "-format", "json")
+    answer = system.run(argv, timeout=_TIMEOUT)
+    found = _installations(answer)
+    if found is None:
+        findings.failed(path, answer)
+        return ()
+    findings.source("toolchain.msvc", path)
+    return found
+
+
+def _installations(answer: Completed) -> tuple[Program, ...] | None:
+    try:
+        listed: Any = json.loads(answer.out) if answer.rc == 0 else None
+    except (ValueError, RecursionError):
+        return None
+    if not isinstance(listed, list):
+        return None
+    told = [
+        (one.get("installationPath"), one.get("installationVersion"))
+        for one in listed
+        if isinstance(one, dict)
+    ]
+    return tuple(
+        Program(path=path[:260], version=version[:40])
+        for path, version in told
+        if isinstance(path, str) and isinstance(version, str) and path
+    )

@@ -1,55 +1,150 @@
-"""Vulkan devices and what it takes to build for them. Rough: asks vulkaninfo where it is installed."""
+"""Vulkan: the devices that the loader lists in a child, and what it takes to build for them."""
 
 from __future__ import annotations
 
 import re
+from typing import Literal
 
+from floatllm_build.host.answers import ask, first_line, rows, text, whole
+from floatllm_build.host.findings import Findings
 from floatllm_build.system import System
-from floatllm_build.values import Note, OsFacts, VulkanFacts
+from floatllm_build.values import OsFacts, Program, VulkanDevice, VulkanFacts
+
+# Several drivers are loaded one after the other, each with a compiler in it.
+_CHILD_SECONDS = 8.0
+_FOLDERS = ("/usr/lib/*-linux-gnu", "/usr/lib64", "/usr/lib", "/usr/local/lib")
+
+Type = Literal["discrete", "integrated", "virtual", "cpu", "other"]
+# VkPhysicalDeviceType.
+_TYPES: dict[int, Type] = {1: "integrated", 2: "discrete", 3: "virtual", 4: "cpu"}
 
 
-def probe_vulkan(system: System, os_facts: OsFacts, notes: list[Note]) -> VulkanFacts:
-    # On a Mac there is Metal; in Termux some phones compute garbage through Vulkan.
-    devices: tuple[str, ...] = ()
-    info = None if os_facts.name in {"Darwin", "Android"} else system.which("vulkaninfo")
-    if info:
-        answer = system.run((info, "--summary"), timeout=4.0)
-        devices = parse_summary(answer.out)
-        if answer.rc != 0:
-            notes.append(Note(source="vulkaninfo", said=answer.err.strip()[:200] or f"exit {answer.rc}"))
+def probe_vulkan(system: System, os_facts: OsFacts, findings: Findings) -> VulkanFacts:
+    prefixes = _prefixes(system, os_facts)
+    headers, include = _headers(system, prefixes, findings)
+    glslc = _glslc(system, os_facts, findings)
+    spirv_headers = _spirv_headers(system, prefixes, findings)
+    library, devices = _ask_loaders(system, os_facts, findings)
     return VulkanFacts(
+        library=library,
         devices=devices,
-        headers=_header_version(system),
-        glslc=system.which("glslc") or "",
-        spirv_headers=bool(_config_files(system)),
+        headers=headers,
+        include=include,
+        glslc=glslc,
+        spirv_headers=spirv_headers,
     )
 
 
-def parse_summary(text: str) -> tuple[str, ...]:
-    """Names of the devices in `vulkaninfo --summary` that are real GPUs."""
-    pairs = re.findall(r"deviceType\s*=\s*PHYSICAL_DEVICE_TYPE_(\w+)\s*\n\s*deviceName\s*=\s*(.+)", text)
-    return tuple(name.strip() for kind, name in pairs if kind.endswith("_GPU") and kind != "VIRTUAL_GPU")
-
-
-def _prefixes(system: System) -> tuple[str, ...]:
+def _candidates(system: System, os_facts: OsFacts) -> tuple[str, ...]:
+    if os_facts.name == "Windows":
+        return ("vulkan-1.dll",)
     sdk = system.getenv("VULKAN_SDK")
-    return (*((sdk,) if sdk else ()), "/usr/local", "/usr", system.getenv("PREFIX") or "/usr")
+    folders = (*((f"{sdk}/lib",) if sdk else ()), *_FOLDERS)
+    found = [path for folder in folders for path in system.glob(f"{folder}/libvulkan.so.1")]
+    return tuple(dict.fromkeys(("libvulkan.so.1", *found)))
 
 
-def _header_version(system: System) -> int:
-    for prefix in _prefixes(system):
-        try:
-            text = system.read(f"{prefix}/include/vulkan/vulkan_core.h")
-        except OSError:
+def _ask_loaders(
+    system: System, os_facts: OsFacts, findings: Findings
+) -> tuple[str, tuple[VulkanDevice, ...]]:
+    if os_facts.name == "Android":
+        findings.note(
+            "vulkan.devices",
+            "not asked: some phones compute wrong numbers through Vulkan; "
+            "name the backend yourself to try it, the proof then compares its numbers with the CPU's",
+        )
+        return "", ()
+    if os_facts.name not in {"Linux", "Windows"}:
+        return "", ()  # on a Mac there is Metal
+    for library in _candidates(system, os_facts):
+        found = ask(system, "vulkan", library, findings, timeout=_CHILD_SECONDS)
+        # Only a loader that could not be loaded is worth another try: the drivers below it are the same.
+        if found is not None and found.get("loaded") is False:
             continue
-        if match := re.search(r"^#define VK_HEADER_VERSION (\d+)", text, re.MULTILINE):
-            return int(match[1])
-    return 0
+        devices = tuple(
+            VulkanDevice(
+                name=text(row.get("name")),
+                type=_TYPES.get(whole(row.get("type")), "other"),
+                api=show_api(row.get("api")),
+                driver=text(row.get("driver")),
+            )
+            for row in rows(found, "devices", library, findings)
+        )
+        if devices:
+            findings.source("vulkan.devices", f"{library} (vkEnumeratePhysicalDevices)")
+        elif found is not None and "error" not in found:
+            findings.note(library, "the loader answers and has no device")
+        return (library if found is not None else ""), devices
+    return "", ()
 
 
-def _config_files(system: System) -> tuple[str, ...]:
-    found: tuple[str, ...] = ()
-    for prefix in _prefixes(system):
-        for folder in ("share", "lib", "lib/*"):
-            found += system.glob(f"{prefix}/{folder}/cmake/SPIRV-Headers/SPIRV-HeadersConfig.cmake")
-    return found
+def show_api(version: object) -> str:
+    """VK_MAKE_API_VERSION's bits: 3 of variant, 7 of major, 10 of minor, 12 of patch."""
+    number = whole(version, most=2**32 - 1)
+    return f"{number >> 22 & 0x7F}.{number >> 12 & 0x3FF}.{number & 0xFFF}" if number else ""
+
+
+def _prefixes(system: System, os_facts: OsFacts) -> tuple[str, ...]:
+    """Where CMake looks too, in its order: the SDK, the active environment, the system."""
+    termux = system.getenv("PREFIX") if os_facts.termux else None
+    usual = ("/usr/local", "/usr") if os_facts.name != "Windows" else ()
+    candidates = (system.getenv("VULKAN_SDK"), system.getenv("CONDA_PREFIX"), termux, *usual)
+    return tuple(dict.fromkeys(prefix for prefix in candidates if prefix))
+
+
+def _headers(system: System, prefixes: tuple[str, ...], findings: Findings) -> tuple[int, str]:
+    """VK_HEADER_VERSION and the folder that holds it, of the first headers there are."""
+    for prefix in prefixes:
+        # The SDK for Windows has a capital, where that makes no difference.
+        include = f"{prefix}/include"
+        path = f"{include}/vulkan/vulkan_core.h"
+        try:
+            version = parse_header(system.read(path, only=r"^#define VK_HEADER_VERSION \d"))
+        except FileNotFoundError:
+            continue
+        except OSError as error:
+            findings.note(path, str(error.strerror))
+            continue
+        if version:
+            findings.source("vulkan.headers", path)
+            return version, include
+        findings.note(path, "has no VK_HEADER_VERSION")
+    return 0, ""
+
+
+def parse_header(header: str) -> int:
+    match = re.search(r"^#define VK_HEADER_VERSION (\d{1,5})\b", header, re.MULTILINE | re.ASCII)
+    return int(match[1]) if match else 0
+
+
+def _glslc(system: System, os_facts: OsFacts, findings: Findings) -> Program | None:
+    sdk = system.getenv("VULKAN_SDK")
+    inside = "Bin/glslc.exe" if os_facts.name == "Windows" else "bin/glslc"
+    path = next(iter(system.glob(f"{sdk}/{inside}")), None) if sdk else None
+    path = path or system.which("glslc")
+    if not path:
+        return None
+    done = system.run((path, "--version"))
+    version = parse_glslc(done.out) if done.rc == 0 else ""
+    if done.rc != 0:
+        findings.failed(f"{path} --version", done)
+        return None
+    if not version:
+        findings.note(f"{path} --version", f"no version of shaderc in it: {first_line(done.out)}")
+    findings.source("vulkan.glslc", path)
+    return Program(path=path, version=version)
+
+
+def parse_glslc(said: str) -> str:
+    """`shaderc v2023.8 v2024.0` from upstream, `shaderc 2023.2-1` from Debian."""
+    match = re.search(r"^shaderc v?(\d{1,6}(?:\.\d{1,6})*)", said, re.MULTILINE | re.ASCII)
+    return match[1] if match else ""
+
+
+def _spirv_headers(system: System, prefixes: tuple[str, ...], findings: Findings) -> str:
+    for prefix in prefixes:
+        for folder in ("share/cmake", "lib/cmake", "lib/*/cmake", "lib64/cmake"):
+            for path in system.glob(f"{prefix}/{folder}/SPIRV-Headers/SPIRV-HeadersConfig.cmake"):
+                findings.source("vulkan.spirv_headers", path)
+                return path
+    return ""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import shutil
 import subprocess
@@ -10,6 +11,7 @@ from pathlib import Path
 
 import pytest
 from tool_environment import skip_or_fail
+from toolchains import OLDEST, SERIES, cmake
 
 from floatllm_build.errors import MissingError, UsageFaultError
 from floatllm_build.presets import find_preset, load_presets
@@ -40,6 +42,11 @@ def test_what_design_asks_of_single_presets() -> None:
         assert preset.variables["GGML_OPENMP"] == "OFF"
         assert preset.backend == preset.name.removeprefix("wheel-").split("-")[0].replace("android", "cpu")
         assert preset.low_mem == preset.name.endswith("-low-mem")
+    for preset in presets.values():
+        # Libraries of a device may lie where the loader does not look; only this machine has them there.
+        assert (preset.variables.get("CMAKE_INSTALL_RPATH_USE_LINK_PATH") == "ON") is (
+            preset.variables["GGML_NATIVE"] == "ON"
+        )
     assert presets["cpu"].variables["GGML_METAL"] == presets["cpu"].variables["GGML_BLAS"] == "OFF"
     assert presets["cuda"].variables["GGML_CUDA_GRAPHS"] == "ON"
     phone = presets["android-low-mem"]
@@ -49,34 +56,63 @@ def test_what_design_asks_of_single_presets() -> None:
     assert phone.variables["GGML_VULKAN"] == "OFF"
 
 
-def test_cmake_lists_and_expands_the_same(tmp_path: Path) -> None:
-    cmake = shutil.which("cmake")
-    if not cmake:
-        skip_or_fail("cmake is not on PATH (Debian: apt install cmake)")
-    for part in ("native", "presets"):
-        shutil.copytree(ROOT / part, tmp_path / part, ignore=shutil.ignore_patterns("src", "build"))
-    listed = subprocess.run(
-        [cmake, "--list-presets"], cwd=tmp_path / "native", capture_output=True, text=True, check=True
-    )
-    # CMake leaves out what this host cannot use, for instance a toolchain file that is not there.
-    names = set(re.findall(r'^  "([^"]+)"', listed.stdout, re.MULTILINE))
-    assert names
-    assert names <= PUBLIC
-    assert PUBLIC - names <= {"android-ndk-arm64"}
-    # Configuring stops early, after CMake has printed the preset's variables.
-    (tmp_path / "native" / "CMakeLists.txt").write_text(
+@pytest.fixture(scope="module")
+def bare(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The presets with a project of no language: configuring leaves the variables in a cache."""
+    folder = tmp_path_factory.mktemp("presets")
+    shutil.copytree(ROOT / "presets", folder / "presets")
+    (folder / "native").mkdir()
+    shutil.copy2(ROOT / "native" / "CMakePresets.json", folder / "native")
+    (folder / "native" / "CMakeLists.txt").write_text(
         "cmake_minimum_required(VERSION 3.25)\nproject(p NONE)\n"
     )
-    for name in ("cpu", "cpu-low-mem", "wheel-cuda", "vulkan-low-mem"):
-        done = subprocess.run(
-            [cmake, f"--preset={name}", "-S", tmp_path / "native"],
-            cwd=tmp_path,
-            capture_output=True,
-            text=True,
-            check=True,
-        )
-        shown = dict(re.findall(r'^  (\w+)="(.*)"$', done.stdout, re.MULTILINE))
-        assert shown == dict(load_presets(ROOT)[name].variables)
+    # All that CMake reads of the NDK before a language is on.
+    toolchain = folder / "ndk" / "build" / "cmake" / "android.toolchain.cmake"
+    toolchain.parent.mkdir(parents=True)
+    toolchain.touch()
+    return folder
+
+
+def run_cmake(bare: Path, *command: str) -> str:
+    env = {**os.environ, "ANDROID_NDK_HOME": str(bare / "ndk")}
+    done = subprocess.run(command, cwd=bare / "native", env=env, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+@pytest.mark.parametrize("series", SERIES)
+def test_every_cmake_lists_the_same(bare: Path, series: str) -> None:
+    names = r'^  "([^"]+)"'
+    configure, build = (
+        re.findall(names, run_cmake(bare, cmake(series), f"--list-presets={kind}"), re.MULTILINE)
+        for kind in ("configure", "build")
+    )
+    assert set(configure) == PUBLIC
+    # `cmake --build --preset NAME` works for each.
+    assert build == configure
+
+
+@pytest.mark.parametrize("series", [OLDEST, "newest"])
+@pytest.mark.parametrize("name", sorted(PUBLIC))
+def test_cmake_expands_each_as_the_tool_does(bare: Path, name: str, series: str) -> None:
+    if not shutil.which("ninja"):
+        skip_or_fail("ninja is not on PATH (Debian: apt install ninja-build)")
+    run_cmake(bare, cmake(series), "--fresh", f"--preset={name}")
+    text = (bare / "native" / "build" / name / "CMakeCache.txt").read_text()
+    cached = dict(re.findall(r"^(\w+):\w+=(.*)$", text, re.MULTILINE))
+    preset = load_presets(ROOT)[name]
+    # Beside them CMake keeps what is its own.
+    assert {key: cached.get(key) for key in preset.variables} == dict(preset.variables)
+    ours = {key for key in cached if key.startswith(("GGML_", "FLOATLLM_"))}
+    assert ours <= set(preset.variables)
+    assert preset.cross is ("CMAKE_TOOLCHAIN_FILE" in cached)
+
+
+def test_a_cmake_older_than_the_minimum_is_refused_by_the_presets(bare: Path) -> None:
+    command = [cmake("3.24.3"), "--list-presets"]
+    done = subprocess.run(command, cwd=bare / "native", capture_output=True, text=True, check=False)
+    assert done.returncode != 0
+    assert '"cmakeMinimumRequired" version too new' in done.stderr
 
 
 def test_an_unknown_preset_is_answered_with_the_names() -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from machines import CLANG, NVCC, PC, RTX_3060, pc
+from machines import CLANG, CUDA_12_4, NVIDIA, PC, pc
 
 from floatllm_build.build import key
 from floatllm_build.build.key import digest, plan_inputs, program_paths, wheel_inputs
@@ -69,7 +69,7 @@ def _inputs(host: Host = PC, request: Request | None = None, ggml: str = "/g") -
 
 
 TOOLS = PC.toolchain
-GPU = replace(PC.cuda, devices=(RTX_3060,), nvcc=NVCC)
+GPU = NVIDIA
 
 
 @pytest.mark.parametrize(
@@ -89,9 +89,9 @@ def test_another_machine_gives_another_key(changed: Host) -> None:
 
 
 def test_the_cuda_compiler_counts_where_it_is_used() -> None:
-    newer = pc(cuda=replace(GPU, nvcc=replace(NVCC, version="13.0")))
+    newer = pc(cuda=replace(GPU, toolkits=(replace(CUDA_12_4, version="12.6"),)))
     assert digest(_inputs(newer)) != digest(_inputs(pc(cuda=GPU)))
-    unused = pc(cuda=replace(PC.cuda, nvcc=NVCC))
+    unused = pc(cuda=replace(PC.cuda, toolkits=(CUDA_12_4,)))
     assert digest(_inputs(unused)) == digest(_inputs())
 
 

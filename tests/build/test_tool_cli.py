@@ -72,17 +72,6 @@ def test_a_recorded_host_gives_the_plan_of_the_live_one(tool_env: Environment, t
     [
         ("{", "no recorded host"),
         ('{"schema_version": 99}', "99"),
-        ("[]", "None"),
-        ("[" * 100_000, "no recorded"),
-        ('{"schema_version":1,"native":{"identity":[1]}}', "`identity` in `native`"),
-        ('{"schema_version":1,"native":{"cpu_count":"many"}}', "`cpu_count`"),
-        ('{"schema_version":1,"native":{"windows_memory":{}}}', "`windows_memory`"),
-        ('{"schema_version":1,"native":{"identity":{"bits":"x"}}}', "`identity`"),
-        ('{"schema_version":1,"commands":{"cc --version":{"out":"","err":""}}}', "`cc --version`"),
-        ('{"schema_version":1,"commands":{"cc --version":{"rc":null,"out":"","err":""}}}', "`commands`"),
-        ('{"schema_version":1,"commands":[]}', "`commands`"),
-        ('{"schema_version":1,"files":{"/proc/meminfo":{"errno":"errorcode"}}}', "`/proc/meminfo`"),
-        ('{"schema_version":1,"globs":{"/lib/ld-musl-*.so.1":7}}', "`globs`"),
         ('{"schema_version":1,"which":{"cc":1}}', "`which`"),
     ],
 )

@@ -1,0 +1,52 @@
+"""Screens and progress. The only room that knows a terminal."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from rich.markup import escape
+
+from floatllm_build.presets import Preset
+from floatllm_build.render.progress import listening
+from floatllm_build.render.screens import INSTALL, detect_screen, plan_screen
+from floatllm_build.render.terminal import lines_console, put
+from floatllm_build.render.words import count, printable, printable_lines, tilde
+from floatllm_build.values import Host, Installed, Lack, Plan
+
+__all__ = ["listening", "show_detect", "show_error", "show_installed", "show_plan", "show_presets"]
+
+
+def show_detect(
+    host: Host,
+    plan: Plan | None,
+    problem: str,
+    lacks: tuple[Lack, ...],
+    *,
+    why: bool,
+    command: str = INSTALL,
+) -> None:
+    """`command` is the one that builds exactly what the plan says."""
+    put(detect_screen(host, plan, problem, lacks, why=why, command=command))
+
+
+def show_plan(plan: Plan, lacks: tuple[Lack, ...]) -> None:
+    put(plan_screen(plan, lacks))
+
+
+def show_error(message: str) -> None:
+    text = printable_lines(tilde(message))
+    lines_console(stderr=True).print(f"[bold red]floatllm-build:[/] {escape(text)}")
+
+
+def show_installed(result: Installed) -> None:
+    what = "is there already; nothing to do" if result.unchanged else "is installed and proven"
+    where = escape(printable(f"{result.target.prefix} [{result.seconds:.1f} s]"))
+    lines_console(stderr=True).print(f"[bold green]floatllm[/] ({result.plan.backend}) {what}: {where}")
+
+
+def show_presets(presets: Mapping[str, Preset]) -> None:
+    console = lines_console(stderr=False)
+    wide = max(len(name) for name in presets)
+    for preset in presets.values():
+        jobs = count(preset.jobs, "job")
+        console.print(f"[bold]{preset.name:<{wide}}[/]  {preset.backend:<6}  {jobs:<6}  {preset.description}")

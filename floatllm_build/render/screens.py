@@ -1,0 +1,179 @@
+"""The screens of `detect` and `plan`: values in, rows out. Pure."""
+
+from __future__ import annotations
+
+import shlex
+
+from floatllm_build.render.facts import device_name, fact_rows
+from floatllm_build.render.layout import Row, Screen, Section, State
+from floatllm_build.render.words import count, size, tilde
+from floatllm_build.values import Host, Lack, Plan, Reason
+
+# Reasons that the screen tells in its own row.
+_TOLD_ELSEWHERE = {"jobs"}
+_MOST_REASONS = 3
+INSTALL = "floatllm-build install"
+
+
+def detect_screen(
+    host: Host,
+    plan: Plan | None,
+    problem: str,
+    lacks: tuple[Lack, ...],
+    *,
+    why: bool,
+    command: str = INSTALL,
+) -> Screen:
+    """What the machine is and what would be built on it. Without a plan, `problem` says why.
+
+    `command` is the one that builds exactly this.
+    """
+    state: State = "impossible" if not plan else "missing" if lacks else "ready"
+    title = {
+        "ready": "ready to build",
+        "missing": f"almost: {count(len(lacks), 'thing')} missing",
+        "impossible": "nothing can be built here",
+    }[state]
+    sections = [Section(title="This machine", rows=fact_rows(host))]
+    if plan:
+        sections.append(_rejected(plan))
+    if why:
+        sections += [
+            _rules(plan.reasons if plan else ()),
+            Section(
+                title="Where the facts come from",
+                each="source",
+                rows=tuple(Row(label=one.fact, parts=(tilde(one.source),)) for one in host.sources),
+            ),
+            Section(
+                title="Notes of the probes",
+                each="note",
+                rows=tuple(Row(label=tilde(note.source), parts=(tilde(note.said),)) for note in host.notes),
+            ),
+        ]
+    rows = _builds(host, plan, lacks, command) if plan else _problem(problem)
+    return Screen(
+        state=state,
+        verdict=Section(title=title, rows=rows),
+        sections=tuple(section for section in sections if section.rows),
+        hint="" if why else _hint(host),
+    )
+
+
+def plan_screen(plan: Plan, lacks: tuple[Lack, ...]) -> Screen:
+    """What would be built, to the last option of cmake."""
+    title = f"almost: {count(len(lacks), 'thing')} missing" if lacks else "can be built"
+    rows = [
+        Row(
+            label="builds", parts=(f"preset {plan.preset}", f"{plan.backend} on {plan.device}"), tone="strong"
+        ),
+        *_becauses(plan, most=len(plan.reasons)),
+        Row(
+            label="jobs",
+            parts=(f"{count(plan.jobs, 'compile')} at once", f"{size(plan.memory_per_job)} each at most"),
+        ),
+        Row(label="memory", parts=(f"about {size(plan.memory_peak)} at the peak", _rung(plan))),
+        Row(label="fetches", parts=_downloads(plan)),
+    ]
+    if plan.architectures:
+        rows.append(Row(label="gpu code", parts=(f"for {', '.join(plan.architectures)}",)))
+    if plan.proof == "none":
+        rows.append(
+            Row(
+                label="proof",
+                parts=("none for the device, which is not here; the wheel is proven on the CPU",),
+                tone="missing",
+            )
+        )
+    if plan.cc or plan.cxx:
+        rows.append(Row(label="compiler", parts=tuple(tilde(one) for one in (plan.cc, plan.cxx) if one)))
+    rows += [
+        Row(label="cmake", parts=(command_line(plan.cmake),), tone="command"),
+        *_missing(lacks),
+    ]
+    return Screen(
+        state="missing" if lacks else "ready",
+        verdict=Section(title=title, rows=tuple(rows)),
+        sections=tuple(section for section in (_rejected(plan),) if section.rows),
+        hint=f"{'floatllm-build wheel' if plan.portable else INSTALL} with the same options builds this.",
+    )
+
+
+def command_line(argv: tuple[str, ...]) -> str:
+    """For a shell, with the folders' symbols as they are: `~` would mean nothing behind a `=`."""
+    return " ".join(
+        word if shlex.quote(plain := word.replace("{", "").replace("}", "")) == plain else shlex.quote(word)
+        for word in argv
+    )
+
+
+def _builds(host: Host, plan: Plan, lacks: tuple[Lack, ...], command: str) -> tuple[Row, ...]:
+    name = device_name(host, plan.backend)
+    device = f"{name} ({plan.device})" if name and plan.backend != "cpu" else name or plan.device
+    cost = (
+        count(plan.jobs, "job"),
+        f"about {size(plan.memory_peak)} of memory at the peak" if plan.memory_peak > 0 else "",
+        f"at most {size(sum(one.size for one in plan.downloads))} to download" if plan.downloads else "",
+    )
+    return (
+        Row(label="builds", parts=(f"preset {plan.preset} for {device}",), tone="strong"),
+        *_becauses(plan, most=_MOST_REASONS),
+        Row(label="takes", parts=tuple(part for part in cost if part)),
+        *_missing(lacks),
+        Row(label="then run" if lacks else "run", parts=(command,), tone="command"),
+    )
+
+
+def _becauses(plan: Plan, most: int) -> tuple[Row, ...]:
+    texts = [tilde(reason.text) for reason in plan.reasons if reason.rule not in _TOLD_ELSEWHERE]
+    more = len(texts) - most
+    if more > 0:
+        texts = [*texts[:most], f"and {count(more, 'more reason')}: detect --why"]
+    return tuple(Row(label="because", parts=(text,)) for text in texts)
+
+
+def _missing(lacks: tuple[Lack, ...]) -> tuple[Row, ...]:
+    return tuple(
+        Row(
+            label="missing",
+            parts=(f"{tilde(lack.what)}: {tilde(lack.why)}",),
+            tone="missing",
+            fix=tilde(lack.fix),
+        )
+        for lack in lacks
+    )
+
+
+def _problem(problem: str) -> tuple[Row, ...]:
+    lines = [line for line in tilde(problem).splitlines() if line.strip()] or ["no reason was given"]
+    return tuple(Row(label="because", parts=(line,)) for line in lines)
+
+
+def _rejected(plan: Plan) -> Section:
+    rows = (
+        Row(label=no.backend, parts=(tilde(no.reason),), tone="rejected", fix=tilde(no.fix))
+        for no in plan.rejections
+    )
+    return Section(title="Not used", each="rejected", rows=tuple(rows))
+
+
+def _rules(reasons: tuple[Reason, ...]) -> Section:
+    rows = (Row(label=reason.rule, parts=(tilde(reason.text),)) for reason in reasons)
+    return Section(title="Rules that decided", each="rule", rows=tuple(rows))
+
+
+def _hint(host: Host) -> str:
+    notes = f", and {count(len(host.notes), 'note')} of the probes" if host.notes else ""
+    return f"floatllm-build detect --why shows each rule and source{notes}."
+
+
+def _rung(plan: Plan) -> str:
+    return f"planned for {size(plan.memory_rung)}" if plan.memory_rung > 0 else "how much is free is unknown"
+
+
+def _downloads(plan: Plan) -> tuple[str, ...]:
+    if not plan.downloads:
+        return ("nothing",)
+    each = tuple(f"{one.what} {size(one.size)}" for one in plan.downloads)
+    total = size(sum(one.size for one in plan.downloads))
+    return (*each, f"{total} in all where the cache is empty")

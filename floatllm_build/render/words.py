@@ -1,0 +1,67 @@
+"""Texts for people: what a terminal may not obey, what a long list becomes, folders and sizes in short."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable
+
+from floatllm_build.sizes import show_size
+
+_TIMES = "\N{MULTIPLICATION SIGN}"
+_LONGEST_NAME = 120
+_MOST_KINDS = 4
+_LARGEST = 1 << 70
+
+
+def printable(text: str) -> str:
+    r"""`text` on one line; what a terminal would obey is written as an escape (`\x1b`).
+
+    Names of devices come from drivers, and from recorded hosts that anybody may have made.
+    """
+    text = " ".join(text.replace("\t", " ").splitlines())
+    if text.isprintable():
+        return text
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
+
+
+def printable_lines(text: str) -> str:
+    """The same for a text of ours that may have several lines, with what it quotes."""
+    return "\n".join(map(printable, text.splitlines()))
+
+
+def short(name: str) -> str:
+    """A name that no honest machine has in full, cut."""
+    return name if len(name) <= _LONGEST_NAME else f"{name[:_LONGEST_NAME]}..."
+
+
+def tilde(text: str) -> str:
+    """The home folder as people write it. `{home-1}`, someone else's, stays as it is."""
+    return text.replace("{home}", "~")
+
+
+def fold(names: Iterable[str]) -> str:
+    """Equal names once with their number, in the order they came: the name of one GPU, and how many of it."""
+    counted = Counter(names)
+    shown = [name if n == 1 else f"{n} {_TIMES} {name}" for name, n in list(counted.items())[:_MOST_KINDS]]
+    more = sum(counted.values()) - sum(list(counted.values())[:_MOST_KINDS])
+    return ", ".join(shown) + (f" and {more} more" if more else "")
+
+
+def size(number: int) -> str:
+    """Bytes for people; `unknown` where nobody said."""
+    return show_size(min(number, _LARGEST)) if number > 0 else "unknown"
+
+
+def count(number: int, one: str) -> str:
+    """`1 job`, `8 jobs`."""
+    return f"{number} {one}" if number == 1 else f"{number} {one}s"
+
+
+def encodable(text: str, encoding: str) -> str:
+    """`text` as a stream of that encoding takes it: by look-alikes first, then by escapes."""
+    try:
+        text.encode(encoding)
+    except UnicodeEncodeError:
+        alike = text.translate({ord(_TIMES): "x"})
+        return alike.encode(encoding, "backslashreplace").decode(encoding)
+    return text

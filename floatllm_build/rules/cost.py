@@ -1,0 +1,115 @@
+"""What a build costs in memory and downloads, as far as it was measured; and how little memory will do."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from floatllm_build.presets import Preset
+from floatllm_build.sizes import GIB, MIB
+from floatllm_build.values import Backend, Download, Host, Program, Reason
+from floatllm_build.versions import CMAKE_MINIMUM, NINJA_MINIMUM, version_tuple
+
+# Peaks of the largest translation units with some air, by what compiles them: measured with GCC 12, clang 14
+# and nvcc 13 on ggml 0.15.3; HIP's is a guess after CUDA's. The last number stands for all further units.
+_JOB_MEMORY: Mapping[Backend, tuple[int, ...]] = {
+    "cpu": (420 * MIB,),
+    "metal": (420 * MIB,),
+    "cuda": (800 * MIB,),
+    "hip": (1000 * MIB,),
+    # mul_mm.comp.cpp, 85 MiB of shaders as numbers: the same with every optimisation, and with --param ggc-*;
+    # and ggml-vulkan.cpp.
+    "vulkan": (3500 * MIB, 1600 * MIB, 420 * MIB),
+}
+# With clang the first was measured alone.
+_CLANG_VULKAN_MEMORY = (2800 * MIB, 1600 * MIB, 420 * MIB)
+_CLANG_CPU_MEMORY = 200 * MIB
+# With GCC told to collect its garbage early: 157 MiB as Release, 131 as MinSizeRel.
+_GCC_LOW_MEM_MEMORY = 160 * MIB
+_GCC_RECLAIM = "--param ggc-min-expand=10 --param ggc-min-heapsize=32768"
+# Stays free for this tool, ninja and everything else that runs.
+RESERVE = 128 * MIB
+# Less than this in all, and the low-memory recipe is worth its slower engine.
+LOW_MEM_CAPACITY = 3 * GIB
+# No machine has more; a recorded host may say what it likes.
+_MOST = 1 << 60
+
+# Bytes, measured in November 2026: the pinned sdist of ggml, and the wheels of cmake 4.4.4 and ninja 1.13.2.
+_GGML_SIZE = 3_392_650
+_WHEEL_SIZES: Mapping[str, tuple[int, int]] = {
+    "glibc": (30_300_845, 183_365),
+    "musl": (39_468_383, 544_460),
+    "Darwin": (54_404_900, 306_611),
+    "Windows": (42_321_211, 311_798),
+}
+
+
+def sane_size(size: int) -> int:
+    return min(max(size, 0), _MOST)
+
+
+def memory_rung(size: int) -> int:
+    """`size` rounded down to 2^n or 1.5·2^n, so that a plan does not follow every page."""
+    if size < 4:
+        return size
+    step = 1 << (size.bit_length() - 2)
+    return size // step * step
+
+
+def job_memory(host: Host, preset: Preset) -> tuple[int, ...]:
+    """Bytes that compiles may need at their peaks, largest first; the last is that of all further ones."""
+    compiler = host.toolchain.cxx
+    if preset.backend in {"cpu", "metal"} and compiler:
+        if "clang" in compiler.kind:
+            return (_CLANG_CPU_MEMORY,)
+        if preset.low_mem and compiler.kind == "gcc":
+            return (_GCC_LOW_MEM_MEMORY,)
+    if preset.backend == "vulkan" and compiler and "clang" in compiler.kind:
+        return _CLANG_VULKAN_MEMORY
+    return _JOB_MEMORY[preset.backend]
+
+
+def memory_peak(peaks: tuple[int, ...], jobs: int) -> int:
+    """Bytes at the most with `jobs` at once: those of the largest, and what runs beside them."""
+    return sum(peaks[:jobs]) + max(0, jobs - len(peaks)) * peaks[-1] + RESERVE
+
+
+def jobs_within(peaks: tuple[int, ...], memory: int) -> int:
+    """How many compiles fit into `memory` together, whichever they are; at least 1."""
+    *single, rest = peaks
+    left, jobs = memory - RESERVE, 0
+    for peak in single:
+        if left < peak:
+            return max(1, jobs)
+        left, jobs = left - peak, jobs + 1
+    return max(1, jobs + max(0, left) // rest)
+
+
+def low_mem_flags(host: Host, preset: Preset) -> tuple[tuple[str, ...], tuple[Reason, ...]]:
+    """Defines of a low-memory build, and why: GCC is told to collect its garbage early."""
+    if not preset.low_mem:
+        return (), ()
+    compilers = (("CMAKE_C_FLAGS", host.toolchain.c), ("CMAKE_CXX_FLAGS", host.toolchain.cxx))
+    defines = tuple(
+        f"{name}={' '.join((*preset.variables.get(name, '').split(), _GCC_RECLAIM))}"
+        for name, compiler in compilers
+        if compiler and compiler.kind == "gcc"
+    )
+    text = "GCC collects its garbage early: less than half the memory, a third more time"
+    return defines, (Reason(rule="gcc-reclaim", text=text),) if defines else ()
+
+
+def downloads(host: Host) -> tuple[Download, ...]:
+    """What a fresh machine fetches; in Termux cmake and ninja come from its own packages."""
+    system = host.os.name if host.os.name in _WHEEL_SIZES else host.os.libc.partition(" ")[0]
+    cmake, ninja = _WHEEL_SIZES.get(system, _WHEEL_SIZES["glibc"])
+    wanted = [Download(what="ggml", size=_GGML_SIZE)]
+    if host.os.name != "Android":
+        if not is_recent(host.toolchain.cmake, CMAKE_MINIMUM):
+            wanted.append(Download(what="cmake", size=cmake))
+        if not is_recent(host.toolchain.ninja, NINJA_MINIMUM):
+            wanted.append(Download(what="ninja", size=ninja))
+    return tuple(wanted)
+
+
+def is_recent(program: Program | None, minimum: tuple[int, ...]) -> bool:
+    return program is not None and version_tuple(program.version) >= minimum

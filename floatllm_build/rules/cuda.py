@@ -1,0 +1,222 @@
+"""CUDA: GPU x driver x toolkit x host compiler x C library x CMake x ggml, until one toolkit fits all."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import PurePath
+
+from floatllm_build.rules.cuda_fixes import (
+    cublas_fix,
+    driver_fix,
+    glibc,
+    gpu_fix,
+    newer_toolkit_fix,
+    older_compiler_fix,
+    toolkit_fix,
+)
+from floatllm_build.rules.cuda_targets import OLDEST_CAPABILITY, as_asked, for_devices, kit_name, number
+from floatllm_build.rules.fit import Fit, Obstacle, Terms, join, waive
+from floatllm_build.values import Compiler, CudaToolkit, Host, Reason
+from floatllm_build.versions import CMAKE_MINIMUM, version_tuple
+
+# ggml's CMake asks for no version. 86, which its list for unknown GPUs always holds, came with 11.1 (read).
+_OLDEST_TOOLKIT = (11, 1)
+# Drivers that do not say which CUDA they run: the first of each major version (NVIDIA's release notes).
+_DRIVERS = ((580, 13), (525, 12), (450, 11))
+# FindCUDAToolkit of 3.25.0 stumbles over a library that the package index's toolkit lacks; 3.25.2 to 4.4.4
+# configured it, with CUDA 13 (measured). For other toolkits every CMake will do, since the architectures are
+# named: ggml turns 120 into 120a after CMake has checked the list.
+_OLDEST_CMAKE_FOR_WHEELS = (3, 25, 1)
+
+# Toolkits before the version, and the newest glibc that they go with, where their headers could not be asked:
+# cospi and sinpi (NVIDIA/cuda-samples#378), then rsqrt (ggml-org/llama.cpp#19100, llvm/llvm-project#185701).
+_NEWEST_GLIBC = (((13, 0), "2.40"), ((13, 2), "2.41"))
+
+
+def fit_cuda(host: Host, terms: Terms) -> Fit | Obstacle:
+    """The first toolkit of the search's order that fits everything, and why others were passed over."""
+    no_build = _no_cuda_at_all(host)
+    if no_build:
+        return no_build
+    absent = _absent_device(host)
+    if absent and not terms.without_device:
+        return absent
+    if not host.cuda.toolkits:
+        return Obstacle(
+            reason="nvcc, the CUDA compiler, was not found", fix=toolkit_fix(host, terms.architectures)
+        )
+    passed: list[tuple[str, Obstacle]] = []
+    for kit in host.cuda.toolkits:
+        got = _fit_toolkit(host, terms, kit, absent)
+        if isinstance(got, Fit):
+            over = (
+                Reason(rule="cuda-toolkit", text=f"{name} was passed over: {obstacle.reason}")
+                for name, obstacle in passed
+            )
+            return replace(got, reasons=(*over, *got.reasons))
+        passed.append((kit_name(kit), got))
+    nearest = next((obstacle for _, obstacle in passed if obstacle.near), passed[0][1])
+    why = "; ".join(f"{name}: {obstacle.reason}" for name, obstacle in passed)
+    return Obstacle(reason=f"no CUDA toolkit fits ({why})", fix=nearest.fix)
+
+
+def _no_cuda_at_all(host: Host) -> Obstacle | None:
+    if host.os.name not in {"Linux", "Windows"}:
+        reason = f"NVIDIA makes no CUDA for {'macOS' if host.os.name == 'Darwin' else host.os.name}"
+        return Obstacle(reason=reason, fix="use Linux or Windows with an NVIDIA GPU")
+    if host.os.libc.startswith("musl"):
+        return Obstacle(
+            reason="NVIDIA makes no CUDA for musl, this system's C library",
+            fix="use a distribution with glibc, such as Debian or Fedora (a container will do)",
+        )
+    return None
+
+
+def _absent_device(host: Host) -> Obstacle | None:
+    if not host.cuda.devices:
+        return Obstacle(reason="no NVIDIA GPU answered", fix=gpu_fix(host))
+    if not any(number(device.capability) >= OLDEST_CAPABILITY for device in host.cuda.devices):
+        names = join([f"{device.name} ({device.capability})" for device in host.cuda.devices])
+        return Obstacle(
+            reason=f"{names} is older than compute capability 5.0, the oldest that ggml is written for",
+            fix="use a newer GPU",
+        )
+    return None
+
+
+def _fit_toolkit(host: Host, terms: Terms, kit: CudaToolkit, absent: Obstacle | None) -> Fit | Obstacle:
+    unusable = _unusable_here(host, terms, kit) or _contradicts_glibc(host, terms, kit)
+    if unusable:
+        return unusable
+    reasons: list[Reason] = []
+    targets = _targets(host, terms, kit, absent or _driver_too_old(host, kit), reasons)
+    compiler = _host_compiler(host, kit)
+    if isinstance(targets, Obstacle):
+        return targets
+    if isinstance(compiler, Obstacle):
+        return compiler
+    chosen, why = compiler
+    suffix = "" if terms.portable else "-real"
+    architectures = ";".join(f"{target}{suffix}" for target in targets)
+    return Fit(
+        architectures=targets,
+        defines=(
+            # Without a list, ggml makes its own for all GPUs that the toolkit knows.
+            *((f"CMAKE_CUDA_ARCHITECTURES={architectures}",) if targets else ()),
+            # The engine's CMake finds the rest of the toolkit beside it, one of the package index included.
+            f"CMAKE_CUDA_COMPILER={_to_cmake(kit.nvcc)}",
+            *((f"CMAKE_CUDA_HOST_COMPILER={_to_cmake(chosen)}",) if chosen else ()),
+        ),
+        reasons=(*reasons, *why),
+        proven=not any(reason.rule == "no-device" for reason in reasons),
+    )
+
+
+def _to_cmake(path: str) -> str:
+    return path.replace("\\", "/")  # to CMake a backslash is an escape
+
+
+def _unusable_here(host: Host, terms: Terms, kit: CudaToolkit) -> Obstacle | None:
+    version = version_tuple(kit.version)
+    if version and version < _OLDEST_TOOLKIT:
+        return Obstacle(reason="ggml needs 11.1 or newer", fix=toolkit_fix(host, terms.architectures))
+    if not kit.cublas:
+        return Obstacle(
+            reason="cuBLAS, which ggml is built with, is not part of it (no cublas_v2.h)",
+            fix=cublas_fix(host, kit, terms.architectures),
+            near=True,
+        )
+    cmake = version_tuple(host.toolchain.cmake.version) if host.toolchain.cmake else ()
+    # A CMake older than our minimum is not used: its wheel is fetched.
+    if kit.layout == "wheels" and CMAKE_MINIMUM <= cmake < _OLDEST_CMAKE_FOR_WHEELS:
+        return Obstacle(
+            reason="CMake 3.25.0 cannot use a toolkit from the package index",
+            fix="pip install 'cmake>=3.26'",
+            near=True,
+        )
+    return None
+
+
+def _contradicts_glibc(host: Host, terms: Terms, kit: CudaToolkit) -> Obstacle | None:
+    """Two headers that declare a function, one with noexcept and one without, cannot be compiled together."""
+    own = glibc(host)
+    cxx = host.toolchain.cxx
+    if not own or (cxx and "-conda-" in cxx.command):
+        return None  # conda's compilers bring a glibc of their own
+    newest = kit.newest_glibc or next(
+        (newest for before, newest in _NEWEST_GLIBC if () < version_tuple(kit.version) < before), "any"
+    )
+    if newest == "any" or own <= version_tuple(newest):
+        return None
+    return Obstacle(
+        reason=f"its headers contradict those of {host.os.libc} (cospi or rsqrt: exception specification is "
+        f"incompatible); they go with glibc up to {newest}",
+        fix=newer_toolkit_fix(host, terms.architectures),
+    )
+
+
+def _targets(
+    host: Host, terms: Terms, kit: CudaToolkit, absent: Obstacle | None, reasons: list[Reason]
+) -> tuple[str, ...] | Obstacle:
+    """Architectures to name; none where ggml's own list is right: for others' machines."""
+    targets: tuple[str, ...] | Obstacle = ()
+    if terms.architectures:
+        targets = as_asked(host, terms, kit, reasons)
+        if isinstance(targets, Obstacle):
+            return targets
+    elif not absent:
+        targets = for_devices(host, kit, reasons)
+    absent = targets if isinstance(targets, Obstacle) else absent
+    if absent and not terms.without_device:
+        return absent
+    if absent:
+        reasons.append(waive(absent))
+    return targets if terms.architectures or not (absent or terms.portable) else ()
+
+
+def _driver_too_old(host: Host, kit: CudaToolkit) -> Obstacle | None:
+    """Within a major version every driver runs every toolkit's code, as long as it is no PTX: ours is not."""
+    version = version_tuple(kit.version)
+    supports = version_tuple(host.cuda.supports)
+    driver = version_tuple(host.cuda.driver)
+    major = supports[0] if supports else next((m for first, m in _DRIVERS if driver >= (first,)), 0)
+    if not major or not version or version[0] <= major:
+        return None
+    return Obstacle(
+        reason=f"the driver runs CUDA up to {host.cuda.supports or major}, and no newer major version",
+        fix=driver_fix(host, version[0]),
+    )
+
+
+# ---- toolkit x host compiler ---------------------------------------------------------------------
+
+
+def _host_compiler(host: Host, kit: CudaToolkit) -> tuple[str, tuple[Reason, ...]] | Obstacle:
+    """The compiler that nvcc is to use, empty where its own choice is the same."""
+    cxx = host.toolchain.cxx
+    if cxx is None or _fits(cxx, kit):
+        # nvcc takes g++ by itself, whatever CXX says.
+        told = cxx and (cxx.kind == "clang" or (cxx.kind == "gcc" and _program(cxx) not in {"c++", "g++"}))
+        return (cxx.command if cxx and told and _program(cxx) else ""), ()
+    older = next((other for other in host.toolchain.others if _program(other) and _fits(other, kit)), None)
+    limit = f"{kit.newest_clang}" if cxx.kind == "clang" else f"{kit.newest_gcc}"
+    said = f"{cxx.kind} {cxx.version} is newer than {limit}, the newest that {kit_name(kit)} takes"
+    if older:
+        text = f"{said}; {older.command} ({older.kind} {older.version}) compiles beside nvcc instead"
+        return older.command, (Reason(rule="cuda-host-compiler", text=text),)
+    return Obstacle(
+        reason=f"{said}, and no older one was found",
+        fix=older_compiler_fix(host, kit.newest_gcc),
+        near=True,
+    )
+
+
+def _fits(compiler: Compiler, kit: CudaToolkit) -> bool:
+    limit = {"gcc": kit.newest_gcc, "clang": kit.newest_clang}.get(compiler.kind, 0)
+    major = (version_tuple(compiler.version) or (0,))[0]
+    return limit < 1 or major <= limit
+
+
+def _program(compiler: Compiler) -> str:
+    """The file name of the compiler; empty for a command with arguments, which nvcc does not take."""
+    return "" if " " in compiler.command else PurePath(_to_cmake(compiler.command)).name

@@ -1,0 +1,96 @@
+"""GPU x CUDA toolkit: what to compile for."""
+
+from __future__ import annotations
+
+from floatllm_build.rules.cuda_fixes import toolkit_fix
+from floatllm_build.rules.fit import Obstacle, Terms, join
+from floatllm_build.values import CudaDevice, CudaToolkit, Host, Reason
+from floatllm_build.versions import version_tuple
+
+# First toolkit that knows a capability, for toolkits that do not say what they can target (NVIDIA's release
+# notes); 13.0 dropped what is older than 75.
+_KNOWN_SINCE: tuple[tuple[tuple[int, int], tuple[str, ...]], ...] = (
+    ((11, 0), ("50", "52", "53", "60", "61", "62", "70", "72", "75", "80")),
+    ((11, 1), ("86",)),
+    ((11, 4), ("87",)),
+    ((11, 8), ("89", "90")),
+    ((12, 8), ("100", "120")),
+    ((12, 9), ("103", "121")),
+    ((13, 0), ("110",)),
+)
+_OLDEST_OF_13 = 75
+# The oldest in ggml's own list (read).
+OLDEST_CAPABILITY = 50
+# Code for these chips runs on nothing else, and code for others does not run on them.
+_TEGRA = {"53", "62", "72", "87", "101", "110"}
+
+
+def kit_name(kit: CudaToolkit) -> str:
+    return f"CUDA {kit.version} ({kit.nvcc})" if kit.version else kit.nvcc
+
+
+def known_architectures(kit: CudaToolkit) -> tuple[str, ...]:
+    """What the toolkit says it can target, else what its version is known for."""
+    if kit.architectures:
+        return kit.architectures
+    version = version_tuple(kit.version)
+    known = [name for since, names in _KNOWN_SINCE if version >= since for name in names]
+    return tuple(name for name in known if version < (13,) or int(name) >= _OLDEST_OF_13)
+
+
+def target_for(device: CudaDevice, known: tuple[str, ...]) -> str:
+    """What to compile for so that the device runs it, empty where the toolkit has nothing for it.
+
+    Code for a capability runs on all later ones of the same major version: 86 runs on an 89. Not so for
+    Tegra chips, nor for 12x, which ggml compiles as 12xa.
+    """
+    capability = device.capability
+    if number(capability) < OLDEST_CAPABILITY:
+        return ""
+    if capability in known:
+        return capability
+    if capability in _TEGRA or device.integrated or capability.startswith("12"):
+        return ""
+    family = (
+        name
+        for name in known
+        if name not in _TEGRA
+        and name.isdecimal()
+        and name[:-1] == capability[:-1]
+        and number(name) <= number(capability)
+    )
+    return max(family, key=number, default="")
+
+
+def number(capability: str) -> int:
+    return (version_tuple(capability) or (0,))[0]
+
+
+def as_asked(host: Host, terms: Terms, kit: CudaToolkit, reasons: list[Reason]) -> tuple[str, ...] | Obstacle:
+    known = known_architectures(kit)
+    unknown = [name for name in terms.architectures if known and name.rstrip("a") not in known]
+    if unknown:
+        reason = f"it cannot compile for {join(unknown)}, only for {join(known)}"
+        return Obstacle(reason=reason, fix=toolkit_fix(host, terms.architectures))
+    text = f"compiled for {join(terms.architectures)}, as was asked, instead of what was found"
+    reasons.append(Reason(rule="architectures", text=text))
+    return terms.architectures
+
+
+def for_devices(host: Host, kit: CudaToolkit, reasons: list[Reason]) -> tuple[str, ...] | Obstacle:
+    """What to compile for so that every device runs it that can."""
+    known = known_architectures(kit)
+    targets = {device: target_for(device, known) for device in host.cuda.devices}
+    if not any(targets.values()):
+        found = join([f"{device.name} ({device.capability})" for device in targets])
+        can = f", only for {join(known)}" if known else ""
+        return Obstacle(reason=f"it cannot compile for {found}{can}", fix=toolkit_fix(host))
+    for device, target in targets.items():
+        who = f"{device.name} ({device.capability})"
+        if not target:
+            text = f"{who} is left out: {kit_name(kit)} cannot compile for it"
+            reasons.append(Reason(rule="cuda-device", text=text))
+        elif target != device.capability:
+            text = f"{kit_name(kit)} does not know {who}, which runs code for {target}"
+            reasons.append(Reason(rule="cuda-device", text=text))
+    return tuple(sorted(set(filter(None, targets.values())), key=lambda name: (number(name), name)))

@@ -1,0 +1,137 @@
+"""Limits of the kernel, set for real: what a process inside them is told about memory and CPUs."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from tool_environment import ROOT, skip_or_fail
+
+from floatllm_build.sizes import GIB, MIB
+
+_GROUPS = Path("/sys/fs/cgroup")
+# Asks the real probes on the real machine, after what the test has it do first.
+_CHILD = """
+import dataclasses, json, os, sys
+{first}
+from floatllm_build.host.cpu import probe_cpu
+from floatllm_build.host.findings import Findings
+from floatllm_build.host.memory import probe_memory
+from floatllm_build.host.os_facts import probe_os
+from floatllm_build.system import LiveSystem
+live, findings = LiveSystem(), Findings()
+facts = probe_os(live, findings)
+cpu, memory = probe_cpu(live, facts, findings), probe_memory(live, facts, findings)
+print(json.dumps([dataclasses.asdict(cpu), dataclasses.asdict(memory)]))
+"""
+
+pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="control groups are Linux'")
+
+
+def probed(first: str = "") -> tuple[dict[str, Any], dict[str, Any]]:
+    """CPU and memory facts of a fresh process that runs `first` before it asks."""
+    code = _CHILD.replace("{first}", first)
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, timeout=120, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    cpu, memory = json.loads(done.stdout)
+    return cpu, memory
+
+
+def enter(*folders: Path) -> str:
+    """Code that moves the process that runs it into control groups."""
+    files = [str(folder / "cgroup.procs") for folder in folders]
+    return f"for file in {files!r}:\n    open(file, 'w').write(str(os.getpid()))"
+
+
+@contextlib.contextmanager
+def group(parent: Path, **settings: str) -> Iterator[Path]:
+    """A control group of our own; settings by file name, with __ for the dot."""
+    folder = parent / f"floatllm-test-{os.getpid()}"
+    try:
+        folder.mkdir()
+    except OSError as error:
+        skip_or_fail(f"needs a control group of its own: {error}")
+    try:
+        for name, value in settings.items():
+            setting(folder / name.replace("__", "."), value)
+        yield folder
+    finally:
+        folder.rmdir()
+
+
+def setting(path: Path, value: str) -> None:
+    try:
+        path.write_text(value)
+    except OSError as error:
+        skip_or_fail(f"the control group does not take {path.name} = {value}: {error}")
+
+
+def own_group(controller: str) -> Path:
+    """The folder of our own group in a hierarchy of version 1."""
+    mount = _GROUPS / controller
+    lines = Path("/proc/self/cgroup").read_text(encoding="utf-8").splitlines()
+    groups = [line.split(":", 2)[2] for line in lines if controller in line.split(":", 2)[1].split(",")]
+    inside = mount / groups[0].strip("/")
+    return inside if inside.is_dir() else mount
+
+
+def test_version_1_groups_bind() -> None:
+    if not (_GROUPS / "memory").is_dir() or not (_GROUPS / "cpu").is_dir():
+        pytest.skip("no control groups of version 1 here")
+    with (
+        group(own_group("memory"), memory__limit_in_bytes=str(2 * GIB)) as memory_group,
+        group(own_group("cpu"), cpu__cfs_period_us="100000", cpu__cfs_quota_us="100000") as cpu_group,
+    ):
+        cpu, memory = probed(enter(memory_group, cpu_group))
+    assert memory["capacity"] == 2 * GIB
+    assert memory["binding"] == f"{memory_group}/memory.limit_in_bytes"
+    assert 1 * GIB < memory["room"] <= 2 * GIB
+    assert memory["total"] > 2 * GIB
+    assert cpu["usable"] == 1
+    assert {"source": f"{cpu_group}/cpu.cfs_quota_us", "cpus": 1} in cpu["bounds"]
+
+
+def test_version_1_ancestors_bind_as_well() -> None:
+    if not (_GROUPS / "memory").is_dir():
+        pytest.skip("no control groups of version 1 here")
+    with (
+        group(own_group("memory"), memory__limit_in_bytes=str(1 * GIB)) as outer,
+        group(outer, memory__limit_in_bytes=str(4 * GIB)) as inner,
+    ):
+        _, memory = probed(enter(inner))
+    assert (memory["capacity"], memory["binding"]) == (1 * GIB, f"{outer}/memory.limit_in_bytes")
+
+
+def test_version_2_groups_bind() -> None:
+    controllers = _GROUPS / "cgroup.subtree_control"
+    given = set(controllers.read_text(encoding="utf-8").split()) if controllers.is_file() else set()
+    if not {"memory", "cpu"} <= given:
+        pytest.skip("the unified hierarchy hands out no memory and cpu controllers here")
+    with group(_GROUPS, memory__max=str(2 * GIB), cpu__max="100000 100000") as folder:
+        cpu, memory = probed(enter(folder))
+    assert (memory["capacity"], memory["binding"]) == (2 * GIB, f"{folder}/memory.max")
+    assert cpu["usable"] == 1
+    assert {"source": f"{folder}/cpu.max", "cpus": 1} in cpu["bounds"]
+
+
+def test_an_address_space_limit_binds() -> None:
+    limit = 900 * MIB
+    _, memory = probed(f"import resource\nresource.setrlimit(resource.RLIMIT_AS, ({limit}, {limit}))")
+    assert (memory["capacity"], memory["binding"]) == (limit, "RLIMIT_AS")
+
+
+def test_affinity_binds() -> None:
+    if len(os.sched_getaffinity(0)) < 2:
+        skip_or_fail("needs two CPUs to be kept from one of them")
+    cpu, _ = probed("os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})")
+    assert (cpu["usable"], cpu["logical"]) == (1, os.cpu_count())
+    assert {"source": "affinity", "cpus": 1} in cpu["bounds"]

@@ -1,0 +1,180 @@
+"""CUDA toolkit x C library and cuBLAS, and which toolkit is offered to whom, as tables."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import machines
+import pytest
+from fits import CUDA_13, fit, gpu, nvidia, obstacle, rules, with_compiler
+from machines import CUDA_12_4, NVIDIA, PC, RTX_3060
+
+from floatllm_build.rules import FITTERS
+from floatllm_build.rules.fit import Fit, Obstacle, Terms
+from floatllm_build.values import Compiler, CudaToolkit, Host
+
+INDEX = "pip install 'cuda-toolkit[nvcc,cccl,cublas,crt,cudart]"
+NEWER_FROM_INDEX = f"{INDEX}>=13.4,<14'"
+CUDA_13_1 = replace(CUDA_13, version="13.1")
+CUDA_13_2 = replace(CUDA_13, version="13.2", newest_glibc="any")
+
+
+def on_glibc(version: str, *kits: CudaToolkit, supports: str = "13.0", **facts: Any) -> Host:
+    os_facts = replace(PC.os, libc=f"glibc {version}", version="Ubuntu 26.04")
+    return nvidia(*facts.pop("gpus", ()), kits=kits, supports=supports, os=os_facts, **facts)
+
+
+# ---- toolkit x C library ----------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("asked", ["header", "version"])
+@pytest.mark.parametrize(
+    ("glibc", "kit", "fits"),
+    [
+        ("2.40", CUDA_12_4, True),
+        ("2.41", CUDA_12_4, False),  # NVIDIA/cuda-samples#378
+        ("2.41", CUDA_13, True),
+        ("2.42", CUDA_13, False),  # ggml-org/llama.cpp#17615
+        ("2.42", CUDA_13_1, False),  # ggml-org/llama.cpp#19100
+        ("2.43", CUDA_13_2, True),  # llvm/llvm-project#185701
+    ],
+)
+def test_headers_of_a_toolkit_and_of_glibc(glibc: str, kit: CudaToolkit, fits: bool, asked: str) -> None:
+    kit = kit if asked == "header" else replace(kit, newest_glibc="")
+    answer = FITTERS["cuda"](on_glibc(glibc, kit), Terms())
+    assert isinstance(answer, Fit) == fits
+    if isinstance(answer, Obstacle):
+        assert f"glibc {glibc}" in answer.reason
+        assert "exception specification" in answer.reason
+        assert answer.fix == NEWER_FROM_INDEX
+
+
+def test_a_header_that_was_mended_fits_whatever_its_version() -> None:
+    # As Nix does, and who follows the advice in ggml-org/llama.cpp#19100.
+    fit("cuda", on_glibc("2.42", replace(CUDA_12_4, newest_glibc="any")))
+
+
+@pytest.mark.parametrize("libc", ["", "glibc", "glibc unknown"])
+def test_a_c_library_of_unknown_version_is_no_obstacle(libc: str) -> None:
+    fit("cuda", nvidia(os=replace(PC.os, libc=libc)))
+
+
+def test_condas_compilers_have_a_glibc_of_their_own() -> None:
+    conda = Compiler(command="/opt/conda/bin/x86_64-conda-linux-gnu-c++", kind="gcc", version="13.3.0")
+    fit("cuda", with_compiler(on_glibc("2.42", CUDA_12_4), conda))
+
+
+def test_a_toolkit_that_goes_with_glibc_is_taken_before_one_that_does_not() -> None:
+    answer = fit("cuda", on_glibc("2.42", CUDA_12_4, CUDA_13_2))
+    assert f"CMAKE_CUDA_COMPILER={CUDA_13_2.nvcc}" in answer.defines
+    told = next(reason.text for reason in answer.reasons if reason.rule == "cuda-toolkit")
+    assert "CUDA 12.4" in told
+    assert "glibc 2.42" in told
+
+
+@pytest.mark.parametrize(
+    ("facts", "fix"),
+    [
+        ({"supports": "12.8"}, "sudo ubuntu-drivers install (driver 580 or newer), then " + NEWER_FROM_INDEX),
+        ({"gpus": (gpu("61"),)}, "use a system with glibc 2.40 or older"),
+        ({"gpus": (gpu("61"), gpu("86"))}, NEWER_FROM_INDEX),
+        ({"cpu": replace(PC.cpu, arch="ppc64le")}, "install NVIDIA's CUDA toolkit 13.2 or newer"),
+    ],
+)
+def test_what_goes_with_a_new_glibc(facts: dict[str, Any], fix: str) -> None:
+    assert obstacle("cuda", on_glibc("2.42", CUDA_12_4, **facts)).fix.startswith(fix)
+
+
+def test_an_older_toolkit_is_no_way_out_where_glibc_is_new() -> None:
+    older = "older CUDA toolkit"
+    assert older in obstacle("cuda", on_glibc("2.40", CUDA_13_2, supports="12.8")).fix
+    assert older not in obstacle("cuda", on_glibc("2.41", CUDA_13_2, supports="12.8")).fix
+
+
+def test_an_architecture_that_was_asked_for_decides_too() -> None:
+    host = on_glibc("2.42", CUDA_12_4)
+    assert obstacle("cuda", host, named=True, architectures=("61",)).fix.startswith("use a system with glibc")
+    assert obstacle("cuda", host, named=True, architectures=("75",)).fix == NEWER_FROM_INDEX
+
+
+# ---- cuBLAS -------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("changes", "system", "fix"),
+    [
+        ({}, {}, "sudo apt install libcublas-dev-12-4 (from NVIDIA's repository)"),
+        ({}, {"container": "docker"}, "apt install libcublas-dev-12-4"),
+        ({}, {"version": "Fedora Linux 41"}, "sudo dnf install libcublas-devel-12-4"),
+        ({}, {"version": "Arch Linux"}, f"{INDEX}==13.*'"),
+        ({"nvcc": "{home}/cuda/bin/nvcc"}, {}, f"{INDEX}==13.*'"),
+        ({"layout": "wheels", "version": "13.4"}, {}, "pip install 'cuda-toolkit[cublas]==13.4.*'"),
+    ],
+)
+def test_a_toolkit_without_cublas_cannot_build_ggml(
+    changes: dict[str, Any], system: dict[str, Any], fix: str
+) -> None:
+    kit = replace(CUDA_12_4, cublas=False, **changes)
+    host = nvidia(kits=(kit,), supports="13.0", os=replace(PC.os, **system))
+    no = obstacle("cuda", host)
+    assert "cublas_v2.h" in no.reason
+    assert no.fix.startswith(fix)
+    # A wheel for others is compiled as well.
+    obstacle("cuda", host, named=True, portable=True, without_device=True)
+
+
+def test_a_toolkit_with_cublas_is_taken_before_one_without() -> None:
+    answer = fit("cuda", nvidia(kits=(replace(CUDA_13, cublas=False), CUDA_12_4), supports="13.0"))
+    assert f"CMAKE_CUDA_COMPILER={CUDA_12_4.nvcc}" in answer.defines
+    assert "cuda-toolkit" in rules(answer)
+
+
+# ---- which toolkit is offered -------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("system", "fix"),
+    [
+        ({}, "sudo apt install nvidia-cuda-toolkit"),
+        ({"container": "docker"}, "apt install nvidia-cuda-toolkit"),
+        ({"version": "Fedora Linux 41"}, "sudo dnf install cuda-toolkit-12-9"),
+        ({"version": "openSUSE Leap 15.6"}, "sudo zypper install cuda-toolkit-12-9"),
+        ({"version": "Arch Linux"}, "install NVIDIA's CUDA toolkit 12.9 from NVIDIA"),
+        (
+            {"name": "Windows", "libc": "", "version": "Windows 11"},
+            "winget install Nvidia.CUDA --version 12.9",
+        ),
+    ],
+)
+@pytest.mark.parametrize(
+    ("facts", "architectures"),
+    [
+        ({"devices": (gpu("61"),)}, ()),
+        ({"devices": (gpu("61"), gpu("70"))}, ()),
+        ({"devices": (RTX_3060,)}, ("61",)),
+        ({"devices": (RTX_3060,)}, ("61", "86")),
+        ({"devices": (RTX_3060,), "supports": "12.8"}, ()),
+    ],
+)
+def test_cuda_13_is_not_offered_where_it_would_not_do(
+    facts: dict[str, Any], architectures: tuple[str, ...], system: dict[str, Any], fix: str
+) -> None:
+    cuda = replace(NVIDIA, **{"supports": "13.0", "toolkits": (), **facts})
+    host = machines.pc(cuda=cuda, os=replace(PC.os, **system))
+    terms = {"named": True, "architectures": architectures} if architectures else {}
+    assert obstacle("cuda", host, **terms).fix.startswith(fix)
+
+
+def test_a_toolkit_that_cannot_compile_for_what_was_asked() -> None:
+    host = nvidia(kits=(CUDA_13,), supports="13.0")
+    asked = obstacle("cuda", host, named=True, architectures=("61",))
+    assert "cannot compile for 61" in asked.reason
+    assert asked.fix == "sudo apt install nvidia-cuda-toolkit"
+    newer = obstacle("cuda", nvidia(supports="13.0"), named=True, architectures=("120",))
+    assert newer.fix == f"{INDEX}==13.*'"
+
+
+def test_a_driver_is_no_business_of_a_container() -> None:
+    no = obstacle("cuda", nvidia(kits=(CUDA_13,), os=replace(PC.os, container="docker")))
+    assert no.fix.startswith("install NVIDIA's driver 580 or newer on the machine that runs the container")
