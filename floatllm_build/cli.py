@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import io
 import json
+import os
 import shlex
 import signal
 import sys
@@ -32,6 +34,7 @@ _INTERRUPTED = 130
 # How long a person waits for an answer, a driver that hangs included; a build can wait for a slow phone.
 _DETECT_SECONDS = 4.0
 _INSTALL_SECONDS = 30.0
+_PYTHON = "FLOATLLM_PYTHON"
 
 BackendOption = Annotated[
     Backend | None, typer.Option(envvar="FLOATLLM_BACKEND", help="Build this backend, or fail.")
@@ -104,8 +107,18 @@ def _door(seconds: float) -> Door:
     return Door(LiveSystem(), Symbols.of_this_user(), seconds)
 
 
-def _system(record: Path | None) -> System:
-    return Replay.load(record) if record else _door(_DETECT_SECONDS)
+def _system(record: Path | None, python: str | None) -> System:
+    if record:
+        return Replay.load(record)
+    if python:
+        # As good as the option, and a record holds it.
+        os.environ[_PYTHON] = python
+    return _door(_DETECT_SECONDS)
+
+
+def _asked_python(system: System, record: Path | None, python: str | None) -> str | None:
+    """The Python that is meant, as `system` spells it; a record knows the one that it was made for."""
+    return python if record and python else system.getenv(_PYTHON)
 
 
 def _print_json(value: dict[str, Any]) -> None:
@@ -128,11 +141,9 @@ def detect(
     python: PythonOption = None,
 ) -> None:
     """Shows what this machine has and what would be built on it."""
-    symbols = Symbols.of_this_user()
-    recorder = Recorder(Replay.load(record) if record else Door(LiveSystem(), symbols, _DETECT_SECONDS))
-    python = symbols.hide(python) if python else None
+    recorder = Recorder(_system(record, python))
     request = _request(recorder, backend, preset, memory, jobs, architectures, low_mem=low_mem)
-    found = flow.detect(recorder, request, python)
+    found = flow.detect(recorder, request, _asked_python(recorder, record, python))
     if save:
         _save(save, recorder.text())
     if as_json:
@@ -144,19 +155,22 @@ def detect(
                 "problem": found.problem or None,
             }
         )
-        return
-    from floatllm_build import render  # noqa: PLC0415  rich takes its time, and JSON needs none of it
+    else:
+        from floatllm_build import render  # noqa: PLC0415  rich takes its time, and JSON needs none of it
 
-    command = shlex.join(_install_command(request, python))
-    render.show_detect(found.host, found.plan, found.problem, found.lacks, why=why, command=command)
+        command = shlex.join(_install_command(request, memory, python))
+        render.show_detect(found.host, found.plan, found.problem, found.lacks, why=why, command=command)
+    if found.problem and (request.backend or request.preset or request.architectures):
+        # Whoever asked for something gets the status that `install` would end with.
+        raise typer.Exit(MissingError.exit_code)
 
 
-def _install_command(request: Request, python: str | None) -> list[str]:
+def _install_command(request: Request, memory: str | None, python: str | None) -> list[str]:
     """The command that builds what was asked about."""
     options: dict[str, object] = {
         "--backend": request.backend,
         "--preset": request.preset,
-        "--memory": request.memory,
+        "--memory": memory,
         "--jobs": request.jobs,
         "--architectures": ",".join(request.architectures),
         "--python": python,
@@ -166,12 +180,19 @@ def _install_command(request: Request, python: str | None) -> list[str]:
 
 
 def _save(path: Path, text: str) -> None:
+    # A link stays one, and a device or a pipe must not be replaced by a file.
+    target = path.resolve()
+    if target.exists() and not target.is_file():
+        raise UsageFaultError(f"The host cannot be saved to {path}: that is no ordinary file. Name a file.")
     try:
-        write_whole(path, text.encode())
+        write_whole(target, text.encode())
     except OSError as error:
         raise UsageFaultError(
             f"The host cannot be saved to {path}: {error.strerror}. Name another file."
         ) from error
+    sys.stderr.write(
+        f"floatllm-build: this machine's answers are in {path}; look through them before sharing\n"
+    )
 
 
 @app.command()
@@ -189,11 +210,11 @@ def plan(
     as_json: JsonOption = False,
 ) -> None:
     """Shows what `install` would build, and why."""
-    system = _system(record)
+    system = _system(record, python)
     request = _request(
         system, backend, preset, memory, jobs, architectures, low_mem=low_mem, portable=portable
     )
-    made, lacks = flow.plan(system, request, python)
+    made, lacks = flow.plan(system, request, _asked_python(system, record, python))
     if as_json:
         _print_json({**to_json(made), "missing": [vars(lack) for lack in lacks]})
         return
@@ -319,6 +340,8 @@ def _options(
 
 def main() -> None:
     """The console script: errors become a message and their exit code."""
+    # Whoever closed them does not want to read.
+    sys.stdout, sys.stderr = sys.stdout or io.StringIO(), sys.stderr or io.StringIO()
     if hasattr(signal, "SIGTERM"):
         signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
@@ -331,9 +354,9 @@ def main() -> None:
     except OSError as error:
         from floatllm_build import render  # noqa: PLC0415
 
+        hint = "Look at free space and permissions there; FLOATLLM_CACHE_DIR names another folder to work in."
         render.show_error(
-            f"The system refused: {error}. Look at free space and permissions there; "
-            "FLOATLLM_CACHE_DIR names another folder to work in."
+            f"The system refused: {error}. {hint if error.filename else 'Look at where it prints to.'}"
         )
         sys.exit(MissingError.exit_code)
     except SystemExit as leaving:

@@ -76,14 +76,14 @@ def detect(system: System, request: Request, python: str | None = None) -> Detec
         made = make_plan(host, request, presets())
     except MissingError as error:
         return Detected(host=host, plan=None, lacks=(), problem=str(error))
-    return Detected(host=host, plan=made, lacks=find_lacks(host, made), problem="")
+    return Detected(host=host, plan=made, lacks=find_lacks(host), problem="")
 
 
 def plan(system: System, request: Request, python: str | None = None) -> tuple[Plan, tuple[Lack, ...]]:
     """What would be built, and what is missing for that."""
     host = settled(probe_host(system, python))
     made = make_plan(host, request, presets())
-    return made, find_lacks(host, made)
+    return made, find_lacks(host)
 
 
 def install_engine(door: Door, wish: Wish, tell: Listener) -> Installed:
@@ -162,15 +162,10 @@ def _make_wheel(
     tell(StepDone("probe", describe_host(host)))
     made = make_plan(host, wish.request, presets())
     tell(StepDone("plan", describe_plan(made)))
-    check_lacks(find_lacks(host, made, installs=installs))
+    check_lacks(find_lacks(host, installs=installs))
     # From here on with real folders.
     host, made = door.symbols.show_in(host), door.symbols.show_in(made)
     preset = presets()[made.preset]
-    if preset.cross:
-        raise UsageFaultError(
-            f"Preset `{made.preset}` is for another machine, where this one cannot prove the result. "
-            f"Use plain cmake: cmake --preset {made.preset} -S native"
-        )
     toolchain = with_tools(system, host.toolchain, cache)
     data = data_dir()
     source = _source(system, read_pin(data), cache, wish.ggml_dir, tell)

@@ -2,22 +2,31 @@
 
 from __future__ import annotations
 
+from pathlib import PureWindowsPath
+from typing import Literal
+
 from floatllm_build.errors import MissingError
 from floatllm_build.rules.cost import is_recent
-from floatllm_build.rules.packages import install_command
-from floatllm_build.values import Host, Lack, Plan, Target
+from floatllm_build.rules.packages import install_command, new_venv
+from floatllm_build.values import Host, Lack, Note, Target
 from floatllm_build.versions import CMAKE_MINIMUM, NINJA_MINIMUM, PYTHON_MINIMUM
 
 _PLACE = "an environment to install into"
+_NAMED_TOOLS: tuple[tuple[str, Literal["cmake", "ninja"]], ...] = (
+    ("CMAKE_EXECUTABLE", "cmake"),
+    ("NINJA", "ninja"),
+)
+_COMPILERS = {"cc", "gcc", "clang", "c++", "g++", "clang++", "cl"}
 
 
-def find_lacks(host: Host, plan: Plan, *, installs: bool = True) -> tuple[Lack, ...]:
-    """Compilers; on Android cmake and ninja, of which there is no wheel to fetch; and, where the engine is to
-    be installed and not only packed (`installs`), an environment that can take it.
+def find_lacks(host: Host, *, installs: bool = True) -> tuple[Lack, ...]:
+    """What every plan needs: compilers; the cmake and ninja that the user named, and on Android any, since
+    there is no wheel to fetch; and, where the engine is to be installed and not only packed (`installs`), an
+    environment that can take it.
     """
     lacks = [*_compilers(host), *_tools(host)]
     if installs:
-        lacks += _place(host, plan)
+        lacks += _place(host)
     return tuple(lacks)
 
 
@@ -40,14 +49,19 @@ def check_target(target: Target) -> None:
 def _compilers(host: Host) -> list[Lack]:
     chain = host.toolchain
     if not chain.c or not chain.cxx:
-        fix = install_command(host.os, "c++")
-        if host.os.name == "Windows" and chain.msvc:
-            fix = f"run this from the `x64 Native Tools Command Prompt` of {chain.msvc[0].path}"
-        # A compiler that the user named and that is not there: what to install is not the question then.
+        # Where there is one that does not work, what to install is not the question.
         named = [note for note in host.notes if note.source in ("CC", "CXX")]
+        broken = [note for note in host.notes if _is_of_compiler(note)]
+        fix = install_command(host.os, "c++")
         if named:
             fix = f"correct or unset {' and '.join(note.source for note in named)}"
-        why = "; ".join(f"{note.source}: {note.said}" for note in named) or "the engine is compiled here"
+        elif broken:
+            asked = " and ".join(f"`{note.source}`" for note in broken)
+            fix = f"see why {asked} will not answer, or set CC and CXX to compilers that do"
+        elif host.os.name == "Windows" and chain.msvc:
+            fix = f"run this from the `x64 Native Tools Command Prompt` of {chain.msvc[0].path}"
+        told = dict.fromkeys(f"{note.source}: {note.said}" for note in (*named, *broken))
+        why = "; ".join(told) or "the engine is compiled here"
         return [Lack(what="a C and C++ compiler", why=why, fix=fix)]
     if host.os.name == "Windows" and host.cpu.arch == "arm64" and chain.cxx.kind == "msvc":
         return [
@@ -60,48 +74,63 @@ def _compilers(host: Host) -> list[Lack]:
     return []
 
 
+def _is_of_compiler(note: Note) -> bool:
+    """A command that was asked who it is: `c++ --version`, `ccache g++ --version`, `cl`."""
+    words = note.source.removesuffix(" --version").split()
+    return bool(words) and PureWindowsPath(words[-1]).name.lower().removesuffix(".exe") in _COMPILERS
+
+
 def _tools(host: Host) -> list[Lack]:
-    if host.os.name != "Android":
-        return []
     chain = host.toolchain
-    why = "there is no wheel of it for Android"
+    good = {
+        "cmake": is_recent(chain.cmake, CMAKE_MINIMUM),
+        "ninja": is_recent(chain.ninja, NINJA_MINIMUM),
+    }
     lacks = []
-    if not is_recent(chain.cmake, CMAKE_MINIMUM):
-        lacks.append(Lack(what="cmake", why=why, fix=install_command(host.os, "cmake")))
-    if not is_recent(chain.ninja, NINJA_MINIMUM):
-        lacks.append(Lack(what="ninja", why=why, fix=install_command(host.os, "ninja")))
+    for variable, name in _NAMED_TOOLS:
+        named = next((note for note in host.notes if note.source == variable), None)
+        if named:
+            why, fix = f"{variable}: {named.said}", f"correct or unset {variable}"
+            lacks.append(Lack(what=name, why=why, fix=fix))
+        elif host.os.name == "Android" and not good[name]:
+            why = "there is no wheel of it for Android"
+            lacks.append(Lack(what=name, why=why, fix=install_command(host.os, name)))
     return lacks
 
 
 # ---- where it goes ------------------------------------------------------------------------------
 
 
-def _place(host: Host, plan: Plan) -> list[Lack]:
-    del plan  # every preset's wheel has the platform of the Python that builds it
+def _place(host: Host) -> list[Lack]:
     target = host.target
     if target is None:
         why = "the Python that would be installed into does not answer; `detect --why` shows what it said"
-        return [Lack(what=_PLACE, why=why, fix="floatllm-build install --python .venv/bin/python")]
+        return [Lack(what=_PLACE, why=why, fix=_into_a_new_one(windows=host.os.name == "Windows"))]
     lack = _refused(target) or _of_another_platform(host, target)
     return [lack] if lack else []
 
 
+def _into_a_new_one(*, windows: bool) -> str:
+    make, python = new_venv(windows=windows)
+    return f"{make} && floatllm-build install --python {python}"
+
+
 def _refused(target: Target) -> Lack | None:
     where = f"{target.prefix} (by {target.chosen_by})"
-    venv = r".venv\Scripts\python" if target.platform.startswith("win") else ".venv/bin/python"
+    elsewhere = _into_a_new_one(windows=target.platform.startswith("win"))
     own = {"pipx": "pipx keeps", "uv-tool": "uv keeps", "uvx": "uvx made"}.get(target.kind)
     if own:
         return Lack(
             what=_PLACE,
             why=f"the environment {where} is one that {own} for this tool alone; an engine there would be "
             "out of your programs' reach",
-            fix=f"floatllm-build install --python {venv}",
+            fix=elsewhere,
         )
     if target.externally_managed:
         return Lack(
             what=_PLACE,
             why=f"the Python in {where} is managed by the operating system, which forbids installing into it",
-            fix=f"python3 -m venv .venv && floatllm-build install --python {venv}",
+            fix=elsewhere,
         )
     if target.version < PYTHON_MINIMUM or target.bits != 64:
         version = ".".join(map(str, target.version))

@@ -199,6 +199,11 @@ def load_record(path: Path) -> dict[str, Any]:
             f"{path} has schema version {version}; this floatllm-build reads {RECORD_VERSION}. "
             "Take a newer floatllm-build, or record the host again with this one."
         )
+    if isinstance(record, dict) and "toolchain" in record:
+        raise UsageFaultError(
+            f"{path} is what `detect --json` prints, and holds conclusions only. "
+            "Name what `detect --save` wrote."
+        )
     fault = find_fault(record)
     if fault:
         raise UsageFaultError(

@@ -47,19 +47,23 @@ def make_plan(host: Host, request: Request, presets: Mapping[str, Preset]) -> Pl
     if refused := refusal(host):
         raise MissingError(refused)
     _check_numbers(request)
+    _check_machine(request, presets)
     reasons: list[Reason] = []
     backend, fit, rejections = _choose_backend(host, request, presets, reasons)
     preset = _choose_preset(host, request, presets, backend, reasons)
     reasons += fit.reasons
+    reasons += _hidden(host, backend)
     rung = memory_rung(sane_size(request.memory or host.memory.room))
     peaks = job_memory(host, preset)
     jobs = _choose_jobs(host, request, preset, rung, peaks, reasons)
+    if rung and rung < peaks[0]:
+        reasons.append(_tight(host, request, presets, preset, peaks[0], rung))
     defines = _defines(host, request, preset, fit, reasons)
     cc, cxx = host.toolchain.c, host.toolchain.cxx
     return Plan(
         preset=preset.name,
         backend=backend,
-        device=DEVICES[backend],
+        device=f"{DEVICES[backend][:-1]}{fit.device}" if fit.device else DEVICES[backend],
         portable=preset.portable,
         low_mem=preset.low_mem,
         jobs=jobs,
@@ -93,6 +97,14 @@ def _check_numbers(request: Request) -> None:
             raise UsageFaultError(f"--{name} is {value}. Give a number of 1 or more, or leave it out.")
 
 
+def _check_machine(request: Request, presets: Mapping[str, Preset]) -> None:
+    if request.preset and find_preset(presets, request.preset).cross:
+        raise UsageFaultError(
+            f"Preset `{request.preset}` is for another machine, where this one cannot prove the result. "
+            f"Use plain cmake: cmake --preset {request.preset} -S native"
+        )
+
+
 # ---- backend ----------------------------------------------------------------------------------
 
 
@@ -118,6 +130,18 @@ def _choose_backend(
     best = f"{backend} is the fastest backend that this machine can build and run"
     reasons.append(Reason(rule="best-backend", text="no GPU can be used" if backend == "cpu" else best))
     return backend, fit, rejections
+
+
+def _hidden(host: Host, backend: Backend) -> tuple[Reason, ...]:
+    """The probe and the proof see all GPUs, whatever this shell lets programs see."""
+    notes = (note for note in host.notes if note.source == "CUDA_VISIBLE_DEVICES")
+    if backend != "cuda" or not any(notes):
+        return ()
+    text = (
+        "CUDA_VISIBLE_DEVICES is set: while it is, programs see no GPU but those that it names, and none "
+        "where it is empty; the proof is made without it"
+    )
+    return (Reason(rule="hidden-gpus", text=text),)
 
 
 def _asked_backend(request: Request, presets: Mapping[str, Preset]) -> tuple[Backend | None, str]:
@@ -180,7 +204,7 @@ def _choose_preset(
         return find_preset(presets, f"wheel-{backend}")
     capacity = sane_size(request.memory or host.memory.capacity)
     small = 0 < capacity < LOW_MEM_CAPACITY
-    low_name = "android-low-mem" if host.os.name == "Android" and backend == "cpu" else f"{backend}-low-mem"
+    low_name = _low_name(host, backend)
     if request.low_mem:
         if low_name not in presets:
             raise UsageFaultError(f"There is no low-memory preset for {backend}. Leave out --low-mem.")
@@ -191,6 +215,10 @@ def _choose_preset(
         reasons.append(Reason(rule="low-mem", text=text))
         return presets[low_name]
     return find_preset(presets, backend)
+
+
+def _low_name(host: Host, backend: Backend) -> str:
+    return "android-low-mem" if host.os.name == "Android" and backend == "cpu" else f"{backend}-low-mem"
 
 
 def _choose_jobs(
@@ -213,10 +241,21 @@ def _choose_jobs(
     if preset.low_mem and preset.jobs:
         jobs, text = preset.jobs, f"{text}; the low-memory recipe runs {preset.jobs} at a time"
     reasons.append(Reason(rule="jobs", text=text))
-    if rung and rung < peaks[0]:
-        text = f"one compile can take {peak} and {there} are there: it is tried, and may be killed"
-        reasons.append(Reason(rule="tight-memory", text=text))
     return jobs
+
+
+def _tight(
+    host: Host, request: Request, presets: Mapping[str, Preset], preset: Preset, peak: int, rung: int
+) -> Reason:
+    low = presets.get(_low_name(host, preset.backend))
+    less = job_memory(host, low)[0] if low else peak
+    # Clang takes what it takes, and so does the largest file of Vulkan's shaders.
+    fix = "name more --memory" if request.memory else "close other programs, or add swap"
+    if low and not preset.portable and less < peak:
+        option = f"--preset {low.name}" if request.preset else "--low-mem"
+        fix = f"{option} makes it {show_size(less)}"
+    text = f"one compile can take {show_size(peak)} and {show_size(rung)} are there: it is tried, and may be "
+    return Reason(rule="tight-memory", text=f"{text}killed. To be sure: {fix}")
 
 
 def _defines(

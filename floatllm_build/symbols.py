@@ -3,7 +3,7 @@
 Probes and plans hold `{home}/cuda/bin/nvcc`; so a recorded host says nothing about its owner, and a plan made
 from it has the same bytes as the plan that was made there.
 
-Not hidden: IP addresses, because versions look like them (31.0.15.5222) and no probe asks for one; and user
+Not hidden: IP addresses, because versions look like them (31.0.15.5222) and no probe is given one; and user
 ids (/run/user/1000), which count from the same number everywhere.
 """
 
@@ -31,23 +31,36 @@ _T = TypeVar("_T")
 # Where a name in a path ends. A dot ends it where nothing follows, as in a sentence.
 _END = r"(?![\w+~@-]|\.\w)"
 _NAME = r"""[^/\\\s:;,"'{}()<>|]+"""
+# Names on Windows may hold spaces, quotes and brackets: the slash or the end of the line shows then where
+# they end. Where neither follows soon, the first space ends a name.
+_WORD = r"""[^/\\\s:;|=,+*?"<>{}\[\]]"""
+_NEXT = r""" (?![-'"]|\([/\\])"""
+_PERSON = rf"{_NAME}(?:'(?=\w){_NAME})*"
+_LONG_NAME = (
+    rf"(?:{_WORD}+(?:{_NEXT}{_WORD}+){{0,3}}(?=[/\\])|{_PERSON}(?:{_NEXT}{_PERSON}){{1,3}}(?=\s*$)|{_PERSON})"
+)
 # In the name of a serial number, in /proc/cpuinfo, nvidia-smi -q, system_profiler or getprop. No digits: they
 # may be a number to hide.
 _KEY = r"""[A-Za-z .()\[\]"\t]"""
 _SECRETS = {
     # Everybody's, but for what is the same on many machines. JSON inside an answer doubles the backslash.
-    "home": r"(?:/home/+|/Users/+|[A-Za-z]:[/\\]{1,2}[Uu]sers[/\\]{1,2})"
-    rf"(?!(?:linuxbrew|Shared|Public){_END}){_NAME}",
+    "home": rf"/home/+(?!linuxbrew{_END}){_NAME}"
+    rf"|(?:/Users/+|[A-Za-z]:[/\\]{{1,2}}[Uu]sers[/\\]{{1,2}})(?!(?:Shared|Public){_END}){_LONG_NAME}",
     # A Mac makes the name of this folder from the user's identity.
     "temp": r"""/var/folders/[^/\s]+/[^/\s:;,"'{}]+""",
-    # Kubernetes writes `pod` before it, and systemd `_` into it.
-    "uuid": r"[0-9a-fA-F]{8}[-_](?:[0-9a-fA-F]{4}[-_]){3}[0-9a-fA-F]{12}",
+    # Kubernetes writes `pod` before it, and systemd `_` into it. Containers and virtual machines have numbers
+    # without dashes, and longer ones.
+    "uuid": r"[0-9a-fA-F]{8}[-_](?:[0-9a-fA-F]{4}[-_]){3}[0-9a-fA-F]{12}"
+    r"|(?:(?<![^\W_])|(?<=pod))[0-9a-fA-F]{32,}(?![^\W_])",
     "mac": r"\b[0-9a-fA-F]{2}(?::[0-9a-fA-F]{2}){5}\b",
 }
 _SERIAL = rf"^(?P<key>(?:{_KEY}{{0,40}}(?i:serial){_KEY}{{0,40}}[:=]+|unique_id)[ \t]*)(?P<serial>[^\s:=].*)"
 _SYMBOL = re.compile(rf"\{{(?:build|cache|ggml|home|python|user|(?:{'|'.join(NUMBERED)})-[0-9]{{1,9}})\}}")
 # What only looks like a symbol; and bytes that were no text, which could not be printed.
 _ODD = rf"{_SYMBOL.pattern}|[\ud800-\udfff]+"
+
+# Variables of which only whether they are set matters; their values are addresses in somebody's network.
+_ONLY_SET = {"KUBERNETES_SERVICE_HOST"}
 
 # Where everybody's programs are: no home, though an account may say so.
 _SYSTEM = ("/usr", "/usr/bin", "/usr/include", "/usr/lib", "/usr/local", "/usr/share", "/etc")
@@ -200,14 +213,20 @@ def _mapped(value: Any, change: Callable[[str], str]) -> Any:
 
 @dataclass
 class Door:
-    """A `System` that speaks in symbols, and that answers within a time for all questions together."""
+    """A `System` that speaks in symbols, and that answers within a time for all questions together.
+
+    The time begins with the first program or child that is asked: who waits for a lock before that loses
+    none of it.
+    """
 
     inner: System
     symbols: Symbols
     seconds: float = 60.0
-    _opened: float = field(default_factory=time.monotonic)
+    _opened: float | None = None
 
     def _left(self, timeout: float) -> float:
+        if self._opened is None:
+            self._opened = time.monotonic()
         return max(0.05, min(timeout, self._opened + self.seconds - time.monotonic()))
 
     def _hidden(self, done: Completed) -> Completed:
@@ -241,6 +260,8 @@ class Door:
 
     def getenv(self, name: str) -> str | None:
         answer = self.inner.getenv(name)
+        if answer and name in _ONLY_SET:
+            return "set"
         return None if answer is None else self.symbols.hide(answer)
 
     def which(self, name: str) -> str | None:

@@ -215,9 +215,13 @@ def _run(argv: tuple[str, ...], timeout: float, env: Mapping[str, str]) -> Compl
         threading.Thread(target=_collect, args=(pipe, into), daemon=True)
         for pipe, into in zip((child.stdout, child.stderr), said, strict=True)
     ]
-    for reader in readers:
-        reader.start()
     late = False
+    try:
+        for reader in readers:
+            reader.start()
+    except RuntimeError as error:
+        _kill(child)
+        return Completed(rc=127, out="", err=str(error))  # no thread is to be had
     try:
         child.wait(timeout)
     except subprocess.TimeoutExpired:

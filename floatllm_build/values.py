@@ -25,7 +25,7 @@ def to_json(value: Any) -> dict[str, Any]:
 #
 # Facts only, no verdicts: what follows from them is `select`'s. Empty text, 0, None and () mean that
 # nothing was found; a note says so where something was tried. Folders are symbolic where they would tell
-# who the user is: see `system.Door`.
+# who the user is: see `symbols.Door`.
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -73,12 +73,18 @@ class _Unproven(Exception):  # noqa: N818  becomes NotProvenError
         self.log = "".join(f"{line}\n" for line in lines).encode()
 
 
+# Would have other code proven than the engine's own, as FLOATLLM_LIBRARY would, or hide the device.
+_DROPPED = {
+    *("PYTHONPATH", "PYTHONHOME", "GGML_BACKEND_PATH"),
+    *("CUDA_VISIBLE_DEVICES", "HIP_VISIBLE_DEVICES", "ROCR_VISIBLE_DEVICES"),
+}
+
+
 def _clean_environment() -> dict[str, str]:
-    """Ours without what would have other code proven than the engine's own: FLOATLLM_LIBRARY above all."""
     env = {
         name: value
         for name, value in os.environ.items()
-        if name not in {"PYTHONPATH", "PYTHONHOME", "GGML_BACKEND_PATH"} and not name.startswith("FLOATLLM_")
+        if name not in _DROPPED and not name.startswith("FLOATLLM_")
     }
     return {**env, "PYTHONDONTWRITEBYTECODE": "1", "PYTHONUNBUFFERED": "1", "PYTHONUTF8": "1"}
 

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from concurrent.futures import ThreadPoolExecutor
-
+from floatllm_build.host.beside import beside
 from floatllm_build.host.cpu import probe_cpu
 from floatllm_build.host.cuda import probe_cuda
 from floatllm_build.host.findings import Findings
@@ -30,30 +29,29 @@ def probe_host(system: System, python: str | None = None) -> Host:
     first = Findings()
     os_facts = probe_os(system, first)
     rest = [Findings() for _ in range(10)]
-    with ThreadPoolExecutor(len(rest)) as pool:
-        python_facts = pool.submit(probe_python, system, rest[0])
-        target = pool.submit(find_target, system, python, rest[1])
-        cpu = pool.submit(probe_cpu, system, os_facts, rest[2])
-        memory = pool.submit(probe_memory, system, os_facts, rest[3])
-        toolchain = pool.submit(probe_toolchain, system, os_facts, rest[4])
-        cuda = pool.submit(probe_cuda, system, os_facts, rest[5])
-        vulkan = pool.submit(probe_vulkan, system, os_facts, rest[6])
-        metal = pool.submit(probe_metal, system, os_facts, rest[7])
-        hip = pool.submit(probe_hip, system, os_facts, rest[8])
-        others = pool.submit(probe_others, system, os_facts, rest[9])
+    python_facts = beside(probe_python, system, rest[0])
+    target = beside(find_target, system, python, rest[1])
+    cpu = beside(probe_cpu, system, os_facts, rest[2])
+    memory = beside(probe_memory, system, os_facts, rest[3])
+    toolchain = beside(probe_toolchain, system, os_facts, rest[4])
+    cuda = beside(probe_cuda, system, os_facts, rest[5], target)
+    vulkan = beside(probe_vulkan, system, os_facts, rest[6])
+    metal = beside(probe_metal, system, os_facts, rest[7])
+    hip = beside(probe_hip, system, os_facts, rest[8])
+    others = beside(probe_others, system, os_facts, rest[9])
     findings = [first, *rest]
     return Host(
         os=os_facts,
-        python=python_facts.result(),
-        target=target.result(),
-        cpu=cpu.result(),
-        memory=memory.result(),
-        toolchain=toolchain.result(),
-        cuda=cuda.result(),
-        vulkan=vulkan.result(),
-        metal=metal.result(),
-        hip=hip.result(),
-        others=others.result(),
+        python=python_facts(),
+        target=target(),
+        cpu=cpu(),
+        memory=memory(),
+        toolchain=toolchain(),
+        cuda=cuda(),
+        vulkan=vulkan(),
+        metal=metal(),
+        hip=hip(),
+        others=others(),
         sources=tuple(source for one in findings for source in one.sources),
         notes=tuple(note for one in findings for note in one.notes),
     )

@@ -10,6 +10,7 @@ import re
 from dataclasses import dataclass
 from pathlib import PurePosixPath
 
+from floatllm_build.host.files import read_text
 from floatllm_build.host.findings import Findings
 from floatllm_build.system import System
 
@@ -75,17 +76,6 @@ def hierarchies(system: System, controller: str, findings: Findings) -> tuple[Hi
                 findings.note("/proc/self/cgroup", f"{len(folders)} groups deep; the outermost are left out")
             found.append(Hierarchy(version, folders[:_DEEPEST]))
     return tuple(found)
-
-
-def read_text(system: System, path: str, findings: Findings, only: str = "") -> str:
-    """The text of a file. Empty, without a note, where there is none: not every group has every file."""
-    try:
-        return system.read(path, only)
-    except FileNotFoundError:
-        return ""
-    except OSError as error:
-        findings.note(path, error.strerror or str(error))
-        return ""
 
 
 def read_number(system: System, path: str, findings: Findings) -> int | None:

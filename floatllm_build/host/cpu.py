@@ -7,7 +7,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from floatllm_build.host.arm import arm_core, arm_features, arm_vendor
-from floatllm_build.host.cgroup import hierarchies, read_number, read_text
+from floatllm_build.host.cgroup import hierarchies, read_number
+from floatllm_build.host.files import read_text
 from floatllm_build.host.findings import Findings
 from floatllm_build.system import System
 from floatllm_build.values import CpuBound, CpuFacts, OsFacts

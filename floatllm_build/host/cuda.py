@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
 from floatllm_build.host.answers import ask, rows, text, whole
 from floatllm_build.host.cuda_toolkits import find_toolkits
+from floatllm_build.host.files import read_if_there
 from floatllm_build.host.findings import Findings
 from floatllm_build.system import System
-from floatllm_build.values import CudaDevice, CudaFacts, OsFacts
+from floatllm_build.values import CudaDevice, CudaFacts, OsFacts, Target
 
 # Starting the driver takes seconds on a machine with many GPUs and no persistence daemon.
 _CHILD_SECONDS = 10.0
@@ -23,13 +25,22 @@ _FOLDERS = (
     *("/run/opengl-driver/lib", "/usr/local/nvidia/lib64", "/usr/local/cuda*/compat"),
 )
 _QUERY = ("--query-gpu=driver_version,compute_cap,memory.total,name", "--format=csv,noheader,nounits")
+# The table cannot say which CUDA the driver runs, and the whole screen lists everybody's programs. This is
+# the shortest answer that says it, with old drivers too.
+_SHORT = ("-q", "-d", "COMPUTE")
 
 
-def probe_cuda(system: System, os_facts: OsFacts, findings: Findings) -> CudaFacts:
+def probe_cuda(
+    system: System,
+    os_facts: OsFacts,
+    findings: Findings,
+    target: Callable[[], Target | None] = lambda: None,
+) -> CudaFacts:
+    """`target` waits for the environment that is installed into: there may be a toolkit in it."""
     if os_facts.name not in {"Linux", "Windows"}:
         return CudaFacts(library="", driver="", supports="", devices=(), toolkits=(), jetson="")
     # First, because a driver that hangs uses up the time that there is for all questions.
-    toolkits = find_toolkits(system, os_facts, findings)
+    toolkits = find_toolkits(system, os_facts, findings, target)
     library, supports, devices = _ask_libraries(system, os_facts, findings)
     driver = _kernel_driver(system, os_facts, findings)
     smi = system.which("nvidia-smi")
@@ -121,12 +132,8 @@ def _kernel_driver(system: System, os_facts: OsFacts, findings: Findings) -> str
     path = "/proc/driver/nvidia/version"
     if os_facts.name != "Linux":
         return ""
-    try:
-        said = system.read(path, only="^NVRM version")
-    except FileNotFoundError:
-        return ""
-    except OSError as error:
-        findings.note(path, str(error.strerror))
+    said = read_if_there(system, path, findings, only="^NVRM version")
+    if said is None:
         return ""
     # "... x86_64 Kernel Module  550.54.14 ..." or "... Open Kernel Module for x86_64  570.86.15 ..."
     match = re.search(r"Kernel Module(?: for \S{1,40})?\s+(\d{1,5}(?:\.\d{1,5})+)", said)
@@ -154,11 +161,20 @@ def _ask_smi(
         driver = smi_driver
         findings.source("cuda.driver", "nvidia-smi")
     if not supports:
-        banner = system.run((smi,), timeout=_SMI_SECONDS).out
-        if match := re.search(r"CUDA Version: (\d{1,3}\.\d{1,2})\b", banner, re.ASCII):
-            supports = match[1]
+        answer = system.run((smi, *_SHORT), timeout=_SMI_SECONDS)
+        supports = parse_short(answer.out) if answer.rc == 0 else ""
+        if supports:
             findings.source("cuda.supports", "nvidia-smi")
+        else:
+            findings.failed(f"nvidia-smi {' '.join(_SHORT)}", answer)
     return driver, supports, devices
+
+
+def parse_short(said: str) -> str:
+    """The newest CUDA that the driver runs: a line of its own that was renamed in driver 610."""
+    line = r"^CUDA (?:UMD )?Version\s*:\s*(\d{1,3}\.\d{1,2})\s*$"
+    match = re.search(line, said, re.MULTILINE | re.ASCII)
+    return match[1] if match else ""
 
 
 def parse_query(table: str) -> tuple[str, tuple[CudaDevice, ...]]:
@@ -204,12 +220,8 @@ def _jetson(system: System, os_facts: OsFacts, findings: Findings) -> str:
     path = "/etc/nv_tegra_release"
     if os_facts.name != "Linux" or os_facts.machine != "aarch64":
         return ""
-    try:
-        said = system.read(path, only="^# R")
-    except FileNotFoundError:
-        return ""
-    except OSError as error:
-        findings.note(path, str(error.strerror))
+    said = read_if_there(system, path, findings, only="^# R")
+    if said is None:
         return ""
     release = parse_jetson(said)
     if not release:

@@ -6,11 +6,13 @@ None is judged here: which of them fits is `select`'s to say.
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from typing import Literal
 
-from floatllm_build.host.findings import Findings
+from floatllm_build.host.files import literal, read_if_there, read_text
+from floatllm_build.host.findings import Findings, how_it_ended
 from floatllm_build.system import System
-from floatllm_build.values import CudaToolkit, OsFacts
+from floatllm_build.values import CudaToolkit, OsFacts, Target
 
 Layout = Literal["toolkit", "wheels"]
 
@@ -21,15 +23,24 @@ _CEILINGS = r"unsupported (GNU|clang) version|^#if \(?__(GNUC|clang_major)__ >"
 _MATH = r"^extern .*\b(cospi|rsqrt) ?\("
 
 
-def find_toolkits(system: System, os_facts: OsFacts, findings: Findings) -> tuple[CudaToolkit, ...]:
-    """In the order of the search; one that is there under two names is listed once."""
+def find_toolkits(
+    system: System, os_facts: OsFacts, findings: Findings, target: Callable[[], Target | None]
+) -> tuple[CudaToolkit, ...]:
+    """In the order of the search; one that is there under two names is listed once.
+
+    None where CUDACXX names an nvcc that does not answer: another one is not what the user wants.
+    """
     # The text of --version names the very build: /usr/local/cuda is a link to one of its neighbours.
     builds: dict[tuple[str, Layout], list[str]] = {}
-    for nvcc in _candidates(system, os_facts):
+    named = _named(system)
+    for nvcc in dict.fromkeys((*((named,) if named else ()), *_candidates(system, os_facts, target))):
         done = system.run((nvcc, "--version"), timeout=_NVCC_SECONDS)
         if done.rc == 0 and parse_release(done.out):
             layout: Layout = "wheels" if "-packages/nvidia/" in _slashes(nvcc) else "toolkit"
             builds.setdefault((done.out, layout), []).append(nvcc)
+        elif nvcc == named:
+            findings.note("CUDACXX", f"`{nvcc} --version` does not answer as nvcc: {how_it_ended(done)}")
+            return ()
         else:
             findings.failed(f"{nvcc} --version", done)
     toolkits: list[CudaToolkit] = []
@@ -54,42 +65,58 @@ def find_toolkits(system: System, os_facts: OsFacts, findings: Findings) -> tupl
     return tuple(toolkits)
 
 
-def _candidates(system: System, os_facts: OsFacts) -> tuple[str, ...]:
+def _named(system: System) -> str:
+    named = (system.getenv("CUDACXX") or "").strip()
+    return named if not named or "/" in _slashes(named) else system.which(named) or named
+
+
+def _candidates(system: System, os_facts: OsFacts, target: Callable[[], Target | None]) -> tuple[str, ...]:
     windows = os_facts.name == "Windows"
     name = "nvcc.exe" if windows else "nvcc"
-    named = system.getenv("CUDACXX")
-    if named and "/" not in _slashes(named):
-        named = system.which(named) or named
     homes = [system.getenv(variable) for variable in ("CUDA_PATH", "CUDA_HOME")]
     if windows:
         installed = system.glob("C:/Program Files/NVIDIA GPU Computing Toolkit/CUDA/v*/bin/nvcc.exe")
     else:
         installed = (*system.glob("/usr/local/cuda*/bin/nvcc"), *system.glob("/opt/cuda*/bin/nvcc"))
-    identity = system.native("identity")
-    prefix = identity.get("prefix") if isinstance(identity, dict) else None
     conda = system.getenv("CONDA_PREFIX")
     candidates = (
-        named,
         *(f"{home}/bin/{name}" for home in homes if home),
         system.which("nvcc"),
         *sorted(installed, key=_by_version, reverse=True),
-        *(system.glob(f"{conda}/bin/{name}") if conda else ()),
-        *_wheels(system, (system.getenv("VIRTUAL_ENV"), conda, prefix), windows=windows),
+        *(system.glob(f"{literal(conda)}/bin/{name}") if conda else ()),
+        *_wheels(system, target(), windows=windows),
     )
-    return tuple(dict.fromkeys(path for path in candidates if path))
+    return tuple(path for path in candidates if path)
 
 
-def _wheels(system: System, prefixes: tuple[object, ...], *, windows: bool) -> list[str]:
-    """Toolkits that came from the package index, below the environments that a build could use."""
-    inside = "Lib/site-packages/nvidia/cu*/bin/nvcc.exe"
-    if not windows:
-        inside = "lib/python*/site-packages/nvidia/cu*/bin/nvcc"
-    folders = dict.fromkeys(prefix for prefix in prefixes if prefix and isinstance(prefix, str))
+def _wheels(system: System, target: Target | None, *, windows: bool) -> list[str]:
+    """Toolkits that came from the package index: in the environments that a build could use, then where pip
+    puts things when it may not write there.
+    """
+    identity = system.native("identity")
+    own = identity.get("prefix") if isinstance(identity, dict) else None
+    # Debian's pip and Debian itself name the folder dist-packages, and the former puts it into /usr/local.
+    packages = "Lib/site-packages" if windows else "lib*/python*/*-packages"
+    prefixes = [target.prefix if target else "", system.getenv("VIRTUAL_ENV"), system.getenv("CONDA_PREFIX")]
+    prefixes += [own, *(() if windows else ("/usr/local",))]
+    patterns = [f"{literal(prefix)}/{packages}" for prefix in prefixes if isinstance(prefix, str) and prefix]
+    patterns += _user_site(system, windows=windows)
+    name = "nvcc.exe" if windows else "nvcc"
     return [
         path
-        for folder in folders
-        for path in sorted(system.glob(f"{folder}/{inside}"), key=_by_version, reverse=True)
+        for pattern in dict.fromkeys(patterns)
+        for path in sorted(system.glob(f"{pattern}/nvidia/cu*/bin/{name}"), key=_by_version, reverse=True)
     ]
+
+
+def _user_site(system: System, *, windows: bool) -> list[str]:
+    base = system.getenv("PYTHONUSERBASE")
+    above = None if base else system.getenv("APPDATA" if windows else "HOME")
+    if above:
+        base = f"{above}/Python" if windows else f"{above}/.local"
+    if not base:
+        return []
+    return [f"{literal(base)}/{'Python*/site-packages' if windows else 'lib*/python*/*-packages'}"]
 
 
 def _slashes(path: str) -> str:
@@ -129,14 +156,14 @@ def _header_folders(system: System, paths: list[str]) -> list[str]:
     return [f"{root}/include" for root in roots] + [
         path.removesuffix(ending)
         for root in roots
-        for path in system.glob(f"{root}/targets/*/include{ending}")
+        for path in system.glob(f"{literal(root)}/targets/*/include{ending}")
     ]
 
 
 def _ceilings(system: System, folders: list[str], place: str, findings: Findings) -> tuple[int, int]:
     """Newest gcc and clang, from the header in which nvcc refuses newer ones."""
     for header in (f"{folder}/crt/host_config.h" for folder in folders):
-        text = _header(system, header, _CEILINGS, findings)
+        text = read_if_there(system, header, findings, _CEILINGS)
         if text is None:
             continue
         found = parse_ceilings(text)
@@ -152,21 +179,10 @@ def _ceilings(system: System, folders: list[str], place: str, findings: Findings
     return 0, 0
 
 
-def _header(system: System, path: str, only: str, findings: Findings) -> str | None:
-    """None where there is no such header, or where it refuses: a note says so then."""
-    try:
-        return system.read(path, only=only)
-    except FileNotFoundError:
-        return None
-    except OSError as error:
-        findings.note(path, str(error.strerror))
-        return None
-
-
 def _newest_glibc(system: System, folders: list[str], place: str, findings: Findings) -> str:
     """By the header and not by the version: distributions and users mend it in older toolkits."""
     for header in (f"{folder}/crt/math_functions.h" for folder in folders):
-        newest = parse_newest_glibc(_header(system, header, _MATH, findings) or "")
+        newest = parse_newest_glibc(read_text(system, header, findings, _MATH))
         if newest:
             findings.source(f"{place}.newest_glibc", header)
             return newest
@@ -176,11 +192,11 @@ def _newest_glibc(system: System, folders: list[str], place: str, findings: Find
 def _cublas(system: System, folders: list[str], place: str, findings: Findings) -> bool:
     """False only beside headers of the toolkit: some bundles keep cuBLAS elsewhere, where CMake finds it."""
     for folder in folders:
-        found = system.glob(f"{folder}/cublas_v2.h")
+        found = system.glob(f"{literal(folder)}/cublas_v2.h")
         if found:
             findings.source(f"{place}.cublas", found[0])
             return True
-    own = (system.glob(f"{folder}/cuda_runtime.h") for folder in folders)
+    own = (system.glob(f"{literal(folder)}/cuda_runtime.h") for folder in folders)
     headers = next((paths for paths in own if paths), ())
     if headers:
         findings.source(f"{place}.cublas", f"no cublas_v2.h beside {headers[0]}")

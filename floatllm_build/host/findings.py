@@ -10,6 +10,15 @@ from floatllm_build.values import Note, Source
 _LONGEST_NOTE = 300
 
 
+def how_it_ended(done: Completed) -> str:
+    """In words, of a command that did not answer as it should."""
+    words = done.err.strip() or done.out.strip()
+    if done.rc in {124, 127} and words:
+        return words  # they say already that it did not start or was too slow
+    ended = f"killed by signal {-done.rc}" if done.rc < 0 else f"exit {done.rc}"
+    return f"{ended}: {words}" if words else ended
+
+
 @dataclass
 class Findings:
     """One for each probe, so that probes may run side by side; joined in a fixed order."""
@@ -23,12 +32,7 @@ class Findings:
 
     def failed(self, source: str, done: Completed) -> None:
         """Notes a command or a child that did not answer as it should."""
-        words = done.err.strip() or done.out.strip()
-        ended = f"killed by signal {-done.rc}" if done.rc < 0 else f"exit {done.rc}"
-        if done.rc in {124, 127} and words:
-            self.note(source, words)  # they say already that it did not start or was too slow
-        else:
-            self.note(source, f"{ended}: {words}" if words else ended)
+        self.note(source, how_it_ended(done))
 
     def source(self, fact: str, source: str) -> None:
         """Says that the fact at `fact` (`cpu.features`), and all below it, comes from `source`."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 
 from floatllm_build.host.answers import first_line, text
+from floatllm_build.host.files import literal, read_text
 from floatllm_build.host.findings import Findings
 from floatllm_build.system import System
 from floatllm_build.values import HipFacts, OsFacts
@@ -19,7 +20,7 @@ def probe_hip(system: System, os_facts: OsFacts, findings: Findings) -> HipFacts
         return HipFacts(targets=(), rocm="", version="", hipcc="", rocblas=())
     targets = _targets(system, findings)
     rocm, version = _rocm(system, findings)
-    inside = next(iter(system.glob(f"{rocm}/bin/hipcc")), "") if rocm else ""
+    inside = next(iter(system.glob(f"{literal(rocm)}/bin/hipcc")), "") if rocm else ""
     hipcc = inside or system.which("hipcc") or ""
     if hipcc:
         findings.source("hip.hipcc", hipcc if inside else "PATH")
@@ -42,7 +43,7 @@ def probe_hip(system: System, os_facts: OsFacts, findings: Findings) -> HipFacts
 def _windows(system: System, findings: Findings) -> HipFacts:
     """The SDK alone: nobody lists the GPUs' gfx names there."""
     rocm = system.getenv("HIP_PATH") or ""
-    hipcc = next((path for path in system.glob(f"{rocm}/bin/hipcc*")), "") if rocm else ""
+    hipcc = next((path for path in system.glob(f"{literal(rocm)}/bin/hipcc*")), "") if rocm else ""
     if rocm:
         findings.source("hip.rocm", "HIP_PATH")
     return HipFacts(targets=(), rocm=rocm, version="", hipcc=hipcc, rocblas=())
@@ -51,11 +52,7 @@ def _windows(system: System, findings: Findings) -> HipFacts:
 def _targets(system: System, findings: Findings) -> tuple[str, ...]:
     targets = []
     for path in system.glob(_NODES):
-        try:
-            properties = system.read(path, only="^gfx_target_version ")
-        except OSError as error:
-            findings.note(path, str(error.strerror))
-            continue
+        properties = read_text(system, path, findings, only="^gfx_target_version ")
         match = re.search(r"^gfx_target_version (\d{1,9})$", properties, re.MULTILINE | re.ASCII)
         # A CPU is a node too, with version 0.
         if match and int(match[1]):
@@ -84,13 +81,12 @@ def _rocm(system: System, findings: Findings) -> tuple[str, str]:
     folders.sort(key=lambda path: ([-int(n) for n in re.findall(r"\d{1,6}", path, re.ASCII)], path))
     for rocm in dict.fromkeys((*((named,) if named else ()), *folders)):
         path = f"{rocm}/.info/version"
-        try:
-            version = parse_version(system.read(path))
-        except OSError as error:
-            findings.note(path, str(error.strerror))
-            version = ""
-        if rocm == named and not version and not system.glob(f"{rocm}/bin"):
+        version = parse_version(read_text(system, path, findings))
+        if rocm == named and not version and not system.glob(f"{literal(rocm)}/bin"):
+            findings.note("ROCM_PATH", f"set to {text(rocm)!r}, where there is no ROCm; correct or unset it")
             continue
+        if not version:
+            findings.note(path, "does not say ROCm's version")
         findings.source("hip.rocm", path if version else rocm)
         return rocm, version
     return "", ""
@@ -104,7 +100,7 @@ def parse_version(said: str) -> str:
 
 def _rocblas(system: System, rocm: str, findings: Findings) -> tuple[str, ...]:
     """The gfx names in the file names of rocBLAS' kernels."""
-    folders = ((f"{rocm}/lib/rocblas/library",) if rocm else ()) + (
+    folders = ((f"{literal(rocm)}/lib/rocblas/library",) if rocm else ()) + (
         "/usr/lib/*-linux-gnu/rocblas/*/library",
         "/usr/lib64/rocblas/library",
     )

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 
-from floatllm_build.host.cgroup import read_text
+from floatllm_build.host.files import read_text
 from floatllm_build.host.findings import Findings
 from floatllm_build.system import System
 from floatllm_build.values import OsFacts

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from floatllm_build.host.answers import ask, text
+from floatllm_build.host.files import literal
 from floatllm_build.host.findings import Findings
 from floatllm_build.system import System
 from floatllm_build.values import OsFacts, Presence
@@ -42,6 +43,7 @@ def _opencl(system: System, os_facts: OsFacts, findings: Findings) -> tuple[Pres
 def _sycl(system: System, os_facts: OsFacts) -> tuple[Presence, ...]:
     root = system.getenv("ONEAPI_ROOT")
     inside = "compiler/latest/bin/icpx" + (".exe" if os_facts.name == "Windows" else "")
-    patterns = (*((f"{root}/{inside}",) if root else ()), *(() if os_facts.name == "Windows" else (_ICPX,)))
+    named = (f"{literal(root)}/{inside}",) if root else ()
+    patterns = (*named, *(() if os_facts.name == "Windows" else (_ICPX,)))
     compiler = system.which("icpx") or next((path for p in patterns for path in system.glob(p)), "")
     return (Presence(what="sycl", where=compiler),) if compiler else ()

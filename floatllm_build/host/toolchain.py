@@ -6,11 +6,12 @@ import json
 import re
 import shlex
 from collections.abc import Callable, Iterable
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import PureWindowsPath
 from typing import Any, TypeVar
 
-from floatllm_build.host.findings import Findings
+from floatllm_build.host.beside import beside
+from floatllm_build.host.files import literal
+from floatllm_build.host.findings import Findings, how_it_ended
 from floatllm_build.host.tool_words import parse_compiler, parse_linker
 from floatllm_build.system import Completed, System
 from floatllm_build.values import Compiler, Linker, OsFacts, Program, ToolchainFacts
@@ -37,35 +38,33 @@ def probe_toolchain(system: System, os_facts: OsFacts, findings: Findings) -> To
         # Without the command line tools, Apple's stubs open a window instead of answering.
         return None if stubs and path and path.startswith("/usr/bin/") else path
 
-    with ThreadPoolExecutor(8) as pool:
+    def start(question: Callable[..., _T], *subject: Any) -> Callable[[], _T]:
+        asked.append(Findings())
+        return beside(question, system, *subject, asked[-1])
 
-        def start(question: Callable[..., _T], *subject: Any) -> Callable[[], _T]:
-            asked.append(Findings())
-            return pool.submit(question, system, *subject, asked[-1]).result
-
-        # `cl` is on PATH only where someone opened a prompt for developers.
-        first: tuple[str, ...] = ("cl",) if windows else ()
-        c = start(_compiler, find, "CC", (*first, "cc", "gcc", "clang"), windows)
-        cxx = start(_compiler, find, "CXX", (*first, "c++", "g++", "clang++"), windows)
-        others = [start(_ask_compiler, name, (name,)) for name in _NUMBERED if find(name)]
-        linkers = [start(_linker, path, mac, windows) for path in _linker_paths(find, windows)]
-        cmake = start(_program, find, "CMAKE_EXECUTABLE", "cmake", r"cmake version (\S+)")
-        ninja = start(_program, find, "NINJA", "ninja", r"^(\d+\.\S+)")
-        launcher = start(_launcher, find)
-        msvc = start(_visual_studios, windows)
-        chosen = cxx()
-        older = [compiler for compiler in (other() for other in others) if compiler]
-        facts = ToolchainFacts(
-            c=c(),
-            cxx=chosen,
-            others=tuple(one for one in older if not chosen or not _same(find, one.command, chosen.command)),
-            linkers=tuple(linker for linker in (answer() for answer in linkers) if linker),
-            cmake=cmake(),
-            ninja=ninja(),
-            launcher=launcher(),
-            xcode=xcode,
-            msvc=msvc(),
-        )
+    # `cl` is on PATH only where someone opened a prompt for developers.
+    first: tuple[str, ...] = ("cl",) if windows else ()
+    c = start(_compiler, find, "CC", (*first, "cc", "gcc", "clang"), windows)
+    cxx = start(_compiler, find, "CXX", (*first, "c++", "g++", "clang++"), windows)
+    others = [start(_ask_compiler, name, (name,)) for name in _NUMBERED if find(name)]
+    linkers = [start(_linker, path, mac, windows) for path in _linker_paths(find, windows)]
+    cmake = start(_program, find, "CMAKE_EXECUTABLE", "cmake", r"cmake version (\S+)")
+    ninja = start(_program, find, "NINJA", "ninja", r"^(\d+\.\S+)")
+    launcher = start(_launcher, find)
+    msvc = start(_visual_studios, windows)
+    chosen = cxx()
+    older = [compiler for compiler in (other() for other in others) if compiler]
+    facts = ToolchainFacts(
+        c=c(),
+        cxx=chosen,
+        others=tuple(one for one in older if not chosen or not _same(find, one.command, chosen.command)),
+        linkers=tuple(linker for linker in (answer() for answer in linkers) if linker),
+        cmake=cmake(),
+        ninja=ninja(),
+        launcher=launcher(),
+        xcode=xcode,
+        msvc=msvc(),
+    )
     for said in asked:
         findings.notes += said.notes
         findings.sources += said.sources
@@ -103,6 +102,8 @@ def _compiler(
         if found:
             findings.source(f"toolchain.{'c' if variable == 'CC' else 'cxx'}", variable if chosen else "PATH")
             return found
+        if chosen:
+            findings.note(variable, f"`{chosen}` does not answer as a compiler")
     return None
 
 
@@ -166,7 +167,8 @@ def _program(
     pattern: str,
     findings: Findings,
 ) -> Program | None:
-    chosen = system.getenv(variable) if variable else None
+    """The program that the variable names and no other, else the one of that name."""
+    chosen = (system.getenv(variable) or "").strip() if variable else ""
     path = chosen or find(name)
     if not path:
         return None
@@ -175,7 +177,10 @@ def _program(
     if answer.rc == 0 and match:
         findings.source(f"toolchain.{name}", variable if chosen else "PATH")
         return Program(path=path, version=match[1][:40])
-    findings.failed(f"{path} --version", answer)
+    if chosen:
+        findings.note(variable, f"`{path} --version` does not answer as {name}: {how_it_ended(answer)}")
+    else:
+        findings.failed(f"{path} --version", answer)
     return None
 
 
@@ -205,7 +210,7 @@ def _visual_studios(system: System, windows: bool, findings: Findings) -> tuple[
         for variable in ("ProgramFiles(x86)", "ProgramFiles")
         if windows and (folder := system.getenv(variable))
     ]
-    path = next((path for path in paths if system.glob(path)), "")
+    path = next((path for path in paths if system.glob(literal(path))), "")
     if not path:
         return ()
     wanted = [word for part in _VC_TOOLS for word in ("-requires", part)]

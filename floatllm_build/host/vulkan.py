@@ -6,6 +6,7 @@ import re
 from typing import Literal
 
 from floatllm_build.host.answers import ask, first_line, rows, text, whole
+from floatllm_build.host.files import literal, read_if_there
 from floatllm_build.host.findings import Findings
 from floatllm_build.system import System
 from floatllm_build.values import OsFacts, Program, VulkanDevice, VulkanFacts
@@ -39,7 +40,7 @@ def _candidates(system: System, os_facts: OsFacts) -> tuple[str, ...]:
     if os_facts.name == "Windows":
         return ("vulkan-1.dll",)
     sdk = system.getenv("VULKAN_SDK")
-    folders = (*((f"{sdk}/lib",) if sdk else ()), *_FOLDERS)
+    folders = (*((f"{literal(sdk)}/lib",) if sdk else ()), *_FOLDERS)
     found = [path for folder in folders for path in system.glob(f"{folder}/libvulkan.so.1")]
     return tuple(dict.fromkeys(("libvulkan.so.1", *found)))
 
@@ -98,13 +99,10 @@ def _headers(system: System, prefixes: tuple[str, ...], findings: Findings) -> t
         # The SDK for Windows has a capital, where that makes no difference.
         include = f"{prefix}/include"
         path = f"{include}/vulkan/vulkan_core.h"
-        try:
-            version = parse_header(system.read(path, only=r"^#define VK_HEADER_VERSION \d"))
-        except FileNotFoundError:
+        header = read_if_there(system, path, findings, only=r"^#define VK_HEADER_VERSION \d")
+        if header is None:
             continue
-        except OSError as error:
-            findings.note(path, str(error.strerror))
-            continue
+        version = parse_header(header)
         if version:
             findings.source("vulkan.headers", path)
             return version, include
@@ -120,7 +118,7 @@ def parse_header(header: str) -> int:
 def _glslc(system: System, os_facts: OsFacts, findings: Findings) -> Program | None:
     sdk = system.getenv("VULKAN_SDK")
     inside = "Bin/glslc.exe" if os_facts.name == "Windows" else "bin/glslc"
-    path = next(iter(system.glob(f"{sdk}/{inside}")), None) if sdk else None
+    path = next(iter(system.glob(f"{literal(sdk)}/{inside}")), None) if sdk else None
     path = path or system.which("glslc")
     if not path:
         return None
@@ -144,7 +142,8 @@ def parse_glslc(said: str) -> str:
 def _spirv_headers(system: System, prefixes: tuple[str, ...], findings: Findings) -> str:
     for prefix in prefixes:
         for folder in ("share/cmake", "lib/cmake", "lib/*/cmake", "lib64/cmake"):
-            for path in system.glob(f"{prefix}/{folder}/SPIRV-Headers/SPIRV-HeadersConfig.cmake"):
+            pattern = f"{literal(prefix)}/{folder}/SPIRV-Headers/SPIRV-HeadersConfig.cmake"
+            for path in system.glob(pattern):
                 findings.source("vulkan.spirv_headers", path)
                 return path
     return ""

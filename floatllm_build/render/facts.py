@@ -6,6 +6,7 @@ from pathlib import PurePosixPath
 
 from floatllm_build.render.layout import Row
 from floatllm_build.render.words import count, fold, short, size, tilde
+from floatllm_build.rules.cuda_targets import runs
 from floatllm_build.values import (
     Compiler,
     CpuFacts,
@@ -16,6 +17,7 @@ from floatllm_build.values import (
     MemoryFacts,
     MetalFacts,
     OsFacts,
+    Plan,
     Program,
     Target,
     ToolchainFacts,
@@ -56,17 +58,28 @@ def fact_rows(host: Host) -> tuple[Row, ...]:
     return tuple(rows)
 
 
-def device_name(host: Host, backend: str) -> str:
-    """What people call the device that the backend runs on; empty where it is not here."""
+def device_name(host: Host, plan: Plan) -> str:
+    """What people call the devices that the plan is for; empty where they are not here."""
     names = {
         "metal": [device.name for device in host.metal.devices],
-        "cuda": [device.name for device in host.cuda.devices],
-        "hip": list(host.hip.targets),
+        "cuda": _covered_cuda(host.cuda, plan.architectures),
+        "hip": _covered_hip(host.hip, plan.architectures),
         "vulkan": [device.name for device in host.vulkan.devices if device.type != "cpu"]
         or [device.name for device in host.vulkan.devices],
         "cpu": [host.cpu.name or f"the {host.cpu.arch} CPU"],
     }
-    return fold(map(short, names.get(backend, ())))
+    return fold(map(short, names.get(plan.backend, ())))
+
+
+def _covered_cuda(cuda: CudaFacts, architectures: tuple[str, ...]) -> list[str]:
+    """Those that run what is compiled; all where that is ggml's list, or none does by what is known."""
+    covered = [device.name for device in cuda.devices if runs(device, architectures)]
+    return covered or [device.name for device in cuda.devices]
+
+
+def _covered_hip(hip: HipFacts, architectures: tuple[str, ...]) -> list[str]:
+    compiled = {name.partition(":")[0] for name in architectures}
+    return [name for name in hip.targets if name in compiled] or list(hip.targets)
 
 
 def _row(label: str, parts: tuple[str, ...]) -> Row:

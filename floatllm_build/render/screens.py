@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import re
 import shlex
+from dataclasses import replace
 
 from floatllm_build.render.facts import device_name, fact_rows
 from floatllm_build.render.layout import Row, Screen, Section, State
@@ -13,6 +15,8 @@ from floatllm_build.values import Host, Lack, Plan, Reason
 _TOLD_ELSEWHERE = {"jobs"}
 _MOST_REASONS = 3
 INSTALL = "floatllm-build install"
+# The words of a fix that end with the installation itself.
+_INSTALLS = re.compile(r"(\bfloatllm-build|-m floatllm_build) install\b")
 
 
 def detect_screen(
@@ -91,11 +95,14 @@ def plan_screen(plan: Plan, lacks: tuple[Lack, ...]) -> Screen:
         Row(label="cmake", parts=(command_line(plan.cmake),), tone="command"),
         *_missing(lacks),
     ]
+    builds = f"{'floatllm-build wheel' if plan.portable else INSTALL} with the same options builds this."
+    if _last_fix_installs(lacks):
+        builds = "The same options behind `install` there build this."
     return Screen(
         state="missing" if lacks else "ready",
         verdict=Section(title=title, rows=tuple(rows)),
         sections=tuple(section for section in (_rejected(plan),) if section.rows),
-        hint=f"{'floatllm-build wheel' if plan.portable else INSTALL} with the same options builds this.",
+        hint=builds,
     )
 
 
@@ -108,7 +115,7 @@ def command_line(argv: tuple[str, ...]) -> str:
 
 
 def _builds(host: Host, plan: Plan, lacks: tuple[Lack, ...], command: str) -> tuple[Row, ...]:
-    name = device_name(host, plan.backend)
+    name = device_name(host, plan)
     device = f"{name} ({plan.device})" if name and plan.backend != "cpu" else name or plan.device
     cost = (
         count(plan.jobs, "job"),
@@ -119,9 +126,23 @@ def _builds(host: Host, plan: Plan, lacks: tuple[Lack, ...], command: str) -> tu
         Row(label="builds", parts=(f"preset {plan.preset} for {device}",), tone="strong"),
         *_becauses(plan, most=_MOST_REASONS),
         Row(label="takes", parts=tuple(part for part in cost if part)),
-        *_missing(lacks),
-        Row(label="then run" if lacks else "run", parts=(command,), tone="command"),
+        *_missing(tuple(replace(lack, fix=_with_options(lack.fix, command)) for lack in lacks)),
+        *(
+            ()
+            if _last_fix_installs(lacks)
+            else (Row(label="then run" if lacks else "run", parts=(command,), tone="command"),)
+        ),
     )
+
+
+def _last_fix_installs(lacks: tuple[Lack, ...]) -> bool:
+    return bool(lacks) and bool(_INSTALLS.search(lacks[-1].fix))
+
+
+def _with_options(fix: str, command: str) -> str:
+    """A fix that installs, made to build what `command` does; it names an environment of its own."""
+    options = re.sub(r" --python ('[^']*'|\S+)", "", command.removeprefix(INSTALL))
+    return _INSTALLS.sub(lambda words: f"{words[0]}{options}", fix)
 
 
 def _becauses(plan: Plan, most: int) -> tuple[Row, ...]:

@@ -8,14 +8,24 @@ from pathlib import PurePath
 from floatllm_build.rules.cuda_fixes import (
     cublas_fix,
     driver_fix,
+    driver_needs,
     glibc,
     gpu_fix,
     newer_toolkit_fix,
     older_compiler_fix,
     toolkit_fix,
 )
-from floatllm_build.rules.cuda_targets import OLDEST_CAPABILITY, as_asked, for_devices, kit_name, number
+from floatllm_build.rules.cuda_targets import (
+    OLDEST_CAPABILITY,
+    as_asked,
+    for_devices,
+    kit_name,
+    number,
+    runs,
+)
 from floatllm_build.rules.fit import Fit, Obstacle, Terms, join, waive
+from floatllm_build.rules.machine import WSL_1
+from floatllm_build.rules.packages import pip_command
 from floatllm_build.values import Compiler, CudaToolkit, Host, Reason
 from floatllm_build.versions import CMAKE_MINIMUM, version_tuple
 
@@ -41,6 +51,9 @@ def fit_cuda(host: Host, terms: Terms) -> Fit | Obstacle:
     absent = _absent_device(host)
     if absent and not terms.without_device:
         return absent
+    named = next((note for note in host.notes if note.source == "CUDACXX"), None)
+    if named:
+        return Obstacle(reason=f"CUDACXX is set: {named.said}", fix="correct or unset CUDACXX")
     if not host.cuda.toolkits:
         return Obstacle(
             reason="nvcc, the CUDA compiler, was not found", fix=toolkit_fix(host, terms.architectures)
@@ -74,7 +87,8 @@ def _no_cuda_at_all(host: Host) -> Obstacle | None:
 
 def _absent_device(host: Host) -> Obstacle | None:
     if not host.cuda.devices:
-        return Obstacle(reason="no NVIDIA GPU answered", fix=gpu_fix(host))
+        wsl_1 = f", and {WSL_1}" if host.os.wsl == 1 else ""
+        return Obstacle(reason=f"no NVIDIA GPU answered{wsl_1}", fix=gpu_fix(host))
     if not any(number(device.capability) >= OLDEST_CAPABILITY for device in host.cuda.devices):
         names = join([f"{device.name} ({device.capability})" for device in host.cuda.devices])
         return Obstacle(
@@ -97,17 +111,19 @@ def _fit_toolkit(host: Host, terms: Terms, kit: CudaToolkit, absent: Obstacle | 
         return compiler
     chosen, why = compiler
     suffix = "" if terms.portable else "-real"
-    architectures = ";".join(f"{target}{suffix}" for target in targets)
+    named = () if terms.portable and not terms.architectures else targets
+    architectures = ";".join(f"{target}{suffix}" for target in named)
     return Fit(
-        architectures=targets,
+        architectures=named,
         defines=(
             # Without a list, ggml makes its own for all GPUs that the toolkit knows.
-            *((f"CMAKE_CUDA_ARCHITECTURES={architectures}",) if targets else ()),
+            *((f"CMAKE_CUDA_ARCHITECTURES={architectures}",) if named else ()),
             # The engine's CMake finds the rest of the toolkit beside it, one of the package index included.
             f"CMAKE_CUDA_COMPILER={_to_cmake(kit.nvcc)}",
             *((f"CMAKE_CUDA_HOST_COMPILER={_to_cmake(chosen)}",) if chosen else ()),
         ),
         reasons=(*reasons, *why),
+        device=next((i for i, device in enumerate(host.cuda.devices) if runs(device, targets)), 0),
         proven=not any(reason.rule == "no-device" for reason in reasons),
     )
 
@@ -131,7 +147,7 @@ def _unusable_here(host: Host, terms: Terms, kit: CudaToolkit) -> Obstacle | Non
     if kit.layout == "wheels" and CMAKE_MINIMUM <= cmake < _OLDEST_CMAKE_FOR_WHEELS:
         return Obstacle(
             reason="CMake 3.25.0 cannot use a toolkit from the package index",
-            fix="pip install 'cmake>=3.26'",
+            fix=pip_command(host, "cmake>=3.26"),
             near=True,
         )
     return None
@@ -158,7 +174,7 @@ def _contradicts_glibc(host: Host, terms: Terms, kit: CudaToolkit) -> Obstacle |
 def _targets(
     host: Host, terms: Terms, kit: CudaToolkit, absent: Obstacle | None, reasons: list[Reason]
 ) -> tuple[str, ...] | Obstacle:
-    """Architectures to name; none where ggml's own list is right: for others' machines."""
+    """Architectures of what was asked for, else of the devices here; none where none of these counts."""
     targets: tuple[str, ...] | Obstacle = ()
     if terms.architectures:
         targets = as_asked(host, terms, kit, reasons)
@@ -171,7 +187,7 @@ def _targets(
         return absent
     if absent:
         reasons.append(waive(absent))
-    return targets if terms.architectures or not (absent or terms.portable) else ()
+    return targets if terms.architectures or not absent else ()
 
 
 def _driver_too_old(host: Host, kit: CudaToolkit) -> Obstacle | None:
@@ -183,7 +199,8 @@ def _driver_too_old(host: Host, kit: CudaToolkit) -> Obstacle | None:
     if not major or not version or version[0] <= major:
         return None
     return Obstacle(
-        reason=f"the driver runs CUDA up to {host.cuda.supports or major}, and no newer major version",
+        reason=f"the driver runs CUDA up to {host.cuda.supports or major}, and no newer major version; "
+        f"{driver_needs(host, version[0])}",
         fix=driver_fix(host, version[0]),
     )
 

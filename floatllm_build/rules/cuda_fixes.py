@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from floatllm_build.rules.packages import as_root, install_command, manager
+from floatllm_build.rules.machine import TO_WSL_2
+from floatllm_build.rules.packages import as_root, chain, install_command, manager, pip_command
 from floatllm_build.values import CudaToolkit, Host
 from floatllm_build.versions import version_tuple
 
@@ -14,7 +15,7 @@ _OLDEST_OF_13 = 75
 _NEWER_THAN_DISTRIBUTIONS = 100
 # The first that CUDA 12 and older contradict.
 _NEW_GLIBC = (2, 41)
-_FROM_INDEX = "pip install 'cuda-toolkit[nvcc,cccl,cublas,crt,cudart]{}'"
+_FROM_INDEX = "cuda-toolkit[nvcc,cccl,cublas,crt,cudart]{}"
 # The last toolkit for GPUs older than 75, and for drivers older than 580. Without a version these commands
 # bring CUDA 13; apt's package is the distribution's own and older.
 _CUDA_12 = {
@@ -28,7 +29,9 @@ _CUDA_12 = {
 def gpu_fix(host: Host) -> str:
     """Where no GPU answers."""
     if host.cuda.jetson:
-        return as_root(host.os, "sudo apt install nvidia-l4t-core nvidia-l4t-cuda, then restart")
+        return as_root(host.os, "sudo apt install nvidia-l4t-core nvidia-l4t-cuda && sudo reboot")
+    if host.os.wsl == 1:
+        return TO_WSL_2
     if host.os.wsl:
         return "install NVIDIA's driver in Windows, then run `wsl --update` there"
     if host.os.container:
@@ -36,23 +39,30 @@ def gpu_fix(host: Host) -> str:
     return f"with an NVIDIA GPU in the machine: {_driver_command(host)}, then see `nvidia-smi`"
 
 
+def driver_needs(host: Host, major: int) -> str:
+    """What there must be for CUDA `major`, in words beside driver_fix()."""
+    if host.cuda.jetson:
+        return f"CUDA {major} needs a newer JetPack"
+    needs = f"CUDA {major} needs driver {_at_least(major)}"
+    # A toolkit of an older major version would contradict a new glibc.
+    only = glibc(host) >= _NEW_GLIBC
+    return needs if only else f"{needs}, or there must be an older CUDA toolkit, with CUDACXX set to its nvcc"
+
+
 def driver_fix(host: Host, major: int) -> str:
     """A driver that runs CUDA `major`."""
-    newer = _newer_driver(host, major)
-    # A toolkit of an older major version would contradict a new glibc.
-    only = host.cuda.jetson or glibc(host) >= _NEW_GLIBC
-    return newer if only else f"{newer}, or install an older CUDA toolkit and set CUDACXX"
-
-
-def _newer_driver(host: Host, major: int) -> str:
-    at_least = f"{_FIRST_DRIVER[major]} or newer" if major in _FIRST_DRIVER else "a newer one"
     if host.cuda.jetson:
-        return as_root(host.os, "sudo apt update && sudo apt install nvidia-jetpack (a newer JetPack)")
+        return as_root(host.os, "sudo apt update && sudo apt install nvidia-jetpack")
+    at_least = _at_least(major)
     if host.os.wsl:
         return f"install NVIDIA's driver {at_least} in Windows"
     if host.os.container:
         return f"install NVIDIA's driver {at_least} on the machine that runs the container"
-    return f"{_driver_command(host)} (driver {at_least})"
+    return _driver_command(host)
+
+
+def _at_least(major: int) -> str:
+    return f"{_FIRST_DRIVER[major]} or newer" if major in _FIRST_DRIVER else "a newer one"
 
 
 def _driver_command(host: Host) -> str:
@@ -60,7 +70,7 @@ def _driver_command(host: Host) -> str:
         return "sudo ubuntu-drivers install"
     known = {
         "apt": "sudo apt install nvidia-driver",
-        "dnf": "sudo dnf install akmod-nvidia",
+        "dnf": "sudo dnf install akmod-nvidia (from RPM Fusion)",
         "pacman": "sudo pacman -S nvidia",
     }
     return known.get(manager(host.os), "install NVIDIA's driver")
@@ -77,7 +87,7 @@ def toolkit_fix(host: Host, asked: tuple[str, ...] = ()) -> str:
     if host.cuda.jetson:
         return as_root(host.os, "sudo apt install nvidia-jetpack")
     if _index_has_it(host, asked):
-        return _FROM_INDEX.format("==13.*")
+        return pip_command(host, _FROM_INDEX.format("==13.*"))
     wanted = _wanted(host, asked)
     new_glibc = glibc(host) >= _NEW_GLIBC
     if _too_old_for_13(host, asked):
@@ -93,14 +103,15 @@ def toolkit_fix(host: Host, asked: tuple[str, ...] = ()) -> str:
 def newer_toolkit_fix(host: Host, asked: tuple[str, ...]) -> str:
     """A toolkit that a new glibc does not contradict."""
     if host.cuda.jetson:
-        return f"{as_root(host.os, 'sudo apt install nvidia-jetpack')} (a newer JetPack)"
+        return as_root(host.os, "sudo apt update && sudo apt install nvidia-jetpack")
     if _too_old_for_13(host, asked):
         return _OLDER_GLIBC
-    newer = ">=13.4,<14"  # `==13.*` would leave an older one where it is
+    # `==13.*` would leave an older one where it is.
+    newer = pip_command(host, _FROM_INDEX.format(">=13.4,<14"))
     if _index_has_it(host, asked):
-        return _FROM_INDEX.format(newer)
+        return newer
     if _driver_too_old_for_13(host) and host.cpu.arch in {"x86_64", "arm64"}:
-        return f"{_newer_driver(host, 13)}, then {_FROM_INDEX.format(newer)}"
+        return chain(driver_fix(host, 13), newer)
     return "install NVIDIA's CUDA toolkit 13.2 or newer from NVIDIA, and set CUDACXX to its nvcc"
 
 
@@ -114,7 +125,7 @@ _OLDER_GLIBC = (
 def cublas_fix(host: Host, kit: CudaToolkit, asked: tuple[str, ...]) -> str:
     """What brings cuBLAS beside a toolkit that lacks it."""
     if kit.layout == "wheels":
-        return f"pip install 'cuda-toolkit[cublas]=={kit.version}.*'"
+        return pip_command(host, f"cuda-toolkit[cublas]=={kit.version}.*")
     own = {"apt": "sudo apt install libcublas-dev-{}", "dnf": "sudo dnf install libcublas-devel-{}"}
     command = own.get(manager(host.os))
     if command and kit.nvcc.startswith("/usr/"):

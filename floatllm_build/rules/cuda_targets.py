@@ -62,6 +62,12 @@ def target_for(device: CudaDevice, known: tuple[str, ...]) -> str:
     return max(family, key=number, default="")
 
 
+def runs(device: CudaDevice, architectures: tuple[str, ...]) -> bool:
+    """Whether code for these architectures, 90a included, runs on the device."""
+    own_only = {name.removesuffix("a") for name in architectures}
+    return device.capability in own_only or bool(target_for(device, architectures))
+
+
 def number(capability: str) -> int:
     return (version_tuple(capability) or (0,))[0]
 

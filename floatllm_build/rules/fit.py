@@ -30,6 +30,8 @@ class Fit:
     reasons: tuple[Reason, ...] = ()
     environment: tuple[str, ...] = ()
     """`NAME=VALUE` that a program needs to see the device."""
+    device: int = 0
+    """Number, in ggml's order, of the first device that the result is compiled for."""
     proven: bool = True
     """False where no device here can run the result."""
 

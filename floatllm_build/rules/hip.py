@@ -49,6 +49,7 @@ def fit_hip(host: Host, terms: Terms) -> Fit | Obstacle:
     if isinstance(targets, Obstacle):
         return targets
     folder = hip.rocm.rstrip("/")
+    compiled = {name.partition(":")[0] for name in targets or hip.rocblas}
     return Fit(
         architectures=targets,
         defines=(
@@ -61,6 +62,7 @@ def fit_hip(host: Host, terms: Terms) -> Fit | Obstacle:
             ),
         ),
         reasons=tuple(reasons),
+        device=next((i for i, name in enumerate(hip.targets) if name in compiled), 0),
         proven=not deviceless,
     )
 
@@ -78,21 +80,19 @@ def _targets(host: Host, terms: Terms, reasons: list[Reason]) -> tuple[str, ...]
     left_out = tuple(name for name in wanted if name.partition(":")[0] not in covered)
     kept = tuple(name for name in wanted if name not in left_out)
     if not kept:
-        return Obstacle(
-            reason=f"the installed rocBLAS has no kernels for {join(left_out)}, only for "
-            f"{join(sorted(covered))}",
-            fix=_coverage_fix(left_out, covered),
-        )
+        return _not_covered(left_out, covered)
     if left_out:
         text = f"{join(left_out)} is left out: the installed rocBLAS has no kernels for it"
         reasons.append(Reason(rule="rocblas", text=text))
     return kept
 
 
-def _coverage_fix(targets: tuple[str, ...], covered: set[str]) -> str:
+def _not_covered(targets: tuple[str, ...], covered: set[str]) -> Obstacle:
+    reason = f"the installed rocBLAS has no kernels for {join(targets)}, only for {join(sorted(covered))}"
     if "gfx1030" in covered and not _LIKE_GFX1030.isdisjoint(targets):
-        return (
-            "HSA_OVERRIDE_GFX_VERSION=10.3.0 floatllm-build install --architectures gfx1030 "
-            "(and the same variable whenever the engine runs), or a newer ROCm"
+        return Obstacle(
+            reason=f"{reason}; the GPU runs gfx1030's code where HSA_OVERRIDE_GFX_VERSION=10.3.0 is set, "
+            "as it must be whenever the engine runs; a newer ROCm may cover it",
+            fix="HSA_OVERRIDE_GFX_VERSION=10.3.0 floatllm-build install --architectures gfx1030",
         )
-    return "install a newer ROCm whose rocBLAS covers this GPU"
+    return Obstacle(reason=reason, fix="install a newer ROCm whose rocBLAS covers this GPU")

@@ -7,6 +7,10 @@ from floatllm_build.values import Host
 # What a kernel calls a 64-bit processor; armv8l is one that runs a 32-bit userland.
 _64_BIT = {"x86_64", "amd64", "aarch64", "arm64", "armv8l", "riscv64", "ppc64le", "s390x", "loongarch64"}
 
+# What no driver and no package mends.
+WSL_1 = "WSL 1 reaches no GPU at all; WSL 2 does, and in Windows `wsl --list` shows DISTRO's name"
+TO_WSL_2 = "wsl --set-version DISTRO 2"
+
 
 def refusal(host: Host) -> str:
     """Why this machine is refused and what to do; empty where it is not."""

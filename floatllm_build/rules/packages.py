@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import re
+import shlex
 from collections.abc import Mapping
 from typing import Literal, cast
 
-from floatllm_build.values import OsFacts
+from floatllm_build.values import Host, OsFacts
 
 Need = Literal["c++", "cmake", "ninja", "glslc", "vulkan-headers", "spirv-headers", "vulkan", "cuda", "rocm"]
 
@@ -29,6 +30,7 @@ _COMMANDS: Mapping[str, str] = {
     "winget": "winget install {}",
 }
 _SDK = "KhronosGroup.VulkanSDK"
+_FROM_NVIDIA = "(from NVIDIA's repository)"
 _NAMES: Mapping[Need, Mapping[str, str]] = {
     need: {own: name for own, name in zip(_COMMANDS, names, strict=True) if name}
     for need, names in cast(
@@ -60,10 +62,10 @@ _NAMES: Mapping[Need, Mapping[str, str]] = {
             ),
             "cuda": (
                 "nvidia-cuda-toolkit",
-                "cuda-toolkit",
+                f"cuda-toolkit {_FROM_NVIDIA}",
                 "cuda",
                 "",
-                "cuda-toolkit",
+                f"cuda-toolkit {_FROM_NVIDIA}",
                 "",
                 "",
                 "Nvidia.CUDA",
@@ -93,6 +95,46 @@ _OTHERWISE: Mapping[Need, str] = {
 def as_root(os_facts: OsFacts, command: str) -> str:
     """`command` as it is run here: in a container the user is root as a rule, and there is no sudo."""
     return command.replace("sudo ", "") if os_facts.container else command
+
+
+def chain(*fixes: str) -> str:
+    """Fixes that are done one after the other: one line for a shell where all of them are commands."""
+    told = [fix for fix in fixes if fix]
+    return (" && " if all(map(_is_command, told)) else "; then ").join(told)
+
+
+def _is_command(fix: str) -> bool:
+    known = fix.partition(" ")[0] in {"sudo", "floatllm-build", *_COMMANDS}
+    return (known or " -m pip " in fix) and " (" not in fix
+
+
+def pip_command(host: Host, requirement: str) -> str:
+    """Installs into the environment that the engine goes into, where the toolkits are looked for too."""
+    target = host.target
+    install = f"-m pip install {quoted(host.os, requirement)}"
+    if not target:
+        return f"python {install}"
+    if target.externally_managed or target.kind in {"pipx", "uv-tool", "uvx"}:
+        make, python = new_venv(windows=host.os.name == "Windows")
+        return f"{make} && {python} {install}"
+    python = quoted(host.os, target.executable)
+    bring_pip = "" if target.has_pip else f"{python} -m ensurepip && "
+    return f"{bring_pip}{python} {install}"
+
+
+def new_venv(*, windows: bool) -> tuple[str, str]:
+    """The command that makes an environment of one's own in this folder, and the Python in it."""
+    if windows:
+        return "py -m venv .venv", r".venv\Scripts\python"
+    return "python3 -m venv .venv", ".venv/bin/python"
+
+
+def quoted(os_facts: OsFacts, word: str) -> str:
+    """As the system's shell takes it; the symbol of a folder stays as it is."""
+    if os_facts.name == "Windows":
+        return f'"{word}"' if re.search(r"[\s<>&|^,;=()]", word) else word
+    plain = re.sub(r"[{}]", "", word)
+    return word if shlex.quote(plain) == plain else shlex.quote(word)
 
 
 def manager(os_facts: OsFacts) -> str:

@@ -6,7 +6,8 @@ import re
 from pathlib import PurePosixPath
 
 from floatllm_build.rules.fit import Fit, Obstacle, Terms, join, waive
-from floatllm_build.rules.packages import Need, as_root, install_command, manager
+from floatllm_build.rules.machine import TO_WSL_2, WSL_1
+from floatllm_build.rules.packages import Need, as_root, chain, install_command, manager
 from floatllm_build.values import Host, Reason
 from floatllm_build.versions import version_tuple
 
@@ -30,7 +31,7 @@ def fit_vulkan(host: Host, terms: Terms) -> Fit | Obstacle:
     if no_device and not terms.without_device:
         if no_device.near and no_tools:
             reason = f"{no_device.reason}; and {no_tools.reason}"
-            return Obstacle(reason=reason, fix=f"{no_tools.fix}; then {no_device.fix}")
+            return Obstacle(reason=reason, fix=chain(no_tools.fix, no_device.fix))
         return no_device
     if no_tools:
         return no_tools
@@ -59,8 +60,9 @@ def _environment(host: Host) -> tuple[str, ...]:
 
 
 _ANDROID = Obstacle(
-    reason="Vulkan drivers of some phones compute wrong numbers, so it is taken only when named",
-    fix="floatllm-build install --backend vulkan (and the proof compares the numbers)",
+    reason="Vulkan drivers of some phones compute wrong numbers, so it is taken only when named, and the "
+    "proof compares the numbers",
+    fix="floatllm-build install --backend vulkan",
     near=True,
 )
 
@@ -73,12 +75,15 @@ def _device_obstacle(host: Host, terms: Terms, reasons: list[Reason]) -> Obstacl
         # Nobody asks the driver there before it is wanted: the proof will.
         return None if terms.named else _ANDROID
     if not devices:
-        return Obstacle(reason="no Vulkan GPU answered", fix=_device_fix(host))
+        wsl_1 = f", and {WSL_1}" if host.os.wsl == 1 else ""
+        return Obstacle(reason=f"no Vulkan GPU answered{wsl_1}", fix=_device_fix(host))
     if not real and not terms.named:
-        fix = "floatllm-build install --backend vulkan (takes it all the same)"
+        reason = f"only a software device answered ({devices[0].name}), slower than the CPU backend"
+        if host.os.wsl:
+            reason += f"; for the GPU: {f'{TO_WSL_2} ({WSL_1})' if host.os.wsl == 1 else _WSL}"
         return Obstacle(
-            reason=f"only a software device answered ({devices[0].name}), slower than the CPU backend",
-            fix=f"{fix}; for the GPU {_WSL}" if host.os.wsl else fix,
+            reason=f"{reason}; it is taken where it is named",
+            fix="floatllm-build install --backend vulkan",
             near=True,
         )
     if not real:
@@ -100,7 +105,7 @@ def _device_fix(host: Host) -> str:
     if host.os.name == "Darwin":
         return "use Metal; on a Mac it is the faster one"
     if host.os.wsl:
-        return _WSL
+        return TO_WSL_2 if host.os.wsl == 1 else _WSL
     fix = install_command(host.os, "vulkan")
     return f"start the container with --device /dev/dri, and there: {fix}" if host.os.container else fix
 
@@ -117,7 +122,8 @@ def _tools_obstacle(host: Host) -> Obstacle | None:
     said = []
     if 0 < vulkan.headers < _OLDEST_HEADERS:
         said.append(
-            f"Vulkan's headers are 1.3.{vulkan.headers}, and ggml needs 1.3.{_OLDEST_HEADERS} or newer"
+            f"Vulkan's headers are 1.3.{vulkan.headers}, and ggml needs 1.3.{_OLDEST_HEADERS} or newer, "
+            "which a newer release of the system has at the latest"
         )
     if missing:
         said.append(f"{join([name for name, _ in missing])} could not be found")
@@ -134,7 +140,7 @@ def _tools_fix(host: Host, missing: tuple[Need, ...]) -> str:
     newer = ""
     if headers < _OLDEST_HEADERS and (headers > 0 or _OLD_SYSTEMS.search(host.os.version)):
         newer = _newer_headers(host)
-    return "; then ".join(filter(None, (install, newer)))
+    return chain(install, newer)
 
 
 def _newer_headers(host: Host) -> str:
@@ -147,7 +153,7 @@ def _newer_headers(host: Host) -> str:
         )
     if manager(host.os) in {"", "apt", "zypper"}:
         return _sdk(host, "this system's packages hold older headers")
-    return f"{install_command(host.os, 'vulkan-headers')} (a newer one)"
+    return install_command(host.os, "vulkan-headers")
 
 
 def _sdk(host: Host, why: str) -> str:

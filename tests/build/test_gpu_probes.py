@@ -7,6 +7,7 @@ import ctypes.util
 import json
 import re
 import runpy
+import shlex
 import shutil
 import subprocess
 import sys
@@ -18,14 +19,15 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from machines import PC
+from machines import PC, VENV
 from tool_environment import skip_or_fail
 
-from floatllm_build.host import answers
+from floatllm_build.host import answers, probe_host
 from floatllm_build.host.cuda import (
     mark_slices,
     parse_jetson,
     parse_query,
+    parse_short,
     parse_slices,
     parse_supports,
     probe_cuda,
@@ -42,7 +44,8 @@ from floatllm_build.host.metal import probe_metal
 from floatllm_build.host.others import probe_others
 from floatllm_build.host.vulkan import parse_glslc, parse_header, probe_vulkan, show_api
 from floatllm_build.record import RECORD_VERSION
-from floatllm_build.system import Completed, LiveSystem, Replay
+from floatllm_build.system import Completed, LiveSystem, Recorder, Replay
+from floatllm_build.values import Program
 
 MAC = replace(PC.os, name="Darwin", machine="arm64")
 GLOB = "/usr/lib/*-linux-gnu/libcuda.so.1"
@@ -343,19 +346,47 @@ case "$1" in
 --query-gpu*) echo '550.54.14, 9.0, 81559, NVIDIA H100 80GB HBM3'; echo '550.54.14, 8.9, 24564, NVIDIA L4';;
 -L) echo 'GPU 0: NVIDIA H100 80GB HBM3 (UUID: GPU-0)'; echo '  MIG 1g.10gb Device 0: (UUID: MIG-0)'
     echo 'GPU 1: NVIDIA L4 (UUID: GPU-1)';;
-*) echo '| NVIDIA-SMI 550.54.14    Driver Version: 550.54.14    CUDA Version: 12.4     |';;
+-q) echo 'Driver Version                            : 550.54.14'
+    echo 'CUDA Version                              : 12.4'
+    case "$2$3" in -dCOMPUTE);; *) echo '        Name : ada-secret.py';; esac;;
+*) echo '| NVIDIA-SMI 550.54.14    Driver Version: 550.54.14    CUDA Version: 12.4     |'
+    echo '|    0   N/A  N/A      4711      C   ada-secret.py                     512MiB |';;
 esac
 """
 
 
 def test_nvidia_smi_speaks_where_no_library_offers_a_device(tmp_path: Path) -> None:
     smi = script(tmp_path / "nvidia-smi", body=SMI)
-    facts = probe_cuda(Machine(programs={"nvidia-smi": smi}), PC.os, Findings())
+    recorder = Recorder(Machine(programs={"nvidia-smi": smi}))
+    facts = probe_cuda(recorder, PC.os, Findings())
+    assert "NVIDIA L4" in recorder.text()
+    assert "ada-secret" not in recorder.text()  # what others compute is nobody's business
     assert (facts.driver, facts.supports, facts.library) == ("550.54.14", "12.4", "")
     assert [(device.capability, device.memory, device.mig) for device in facts.devices] == [
         ("90", 81559 << 20, True),
         ("89", 24564 << 20, False),
     ]
+
+
+def test_an_nvidia_smi_that_does_not_say_which_cuda_is_a_note(tmp_path: Path) -> None:
+    smi = script(tmp_path / "nvidia-smi", body=SMI.replace("-q) ", "-q) echo no such option >&2; exit 2; "))
+    findings = Findings()
+    facts = probe_cuda(Machine(programs={"nvidia-smi": smi}), PC.os, findings)
+    assert (len(facts.devices), facts.supports) == (2, "")
+    assert notes(findings)["nvidia-smi -q -d COMPUTE"] == "exit 2: no such option"
+
+
+@pytest.mark.parametrize(
+    ("said", "supports"),
+    [
+        ("Driver Version  : 535.129.03\nCUDA Version    : 12.2\n\nAttached GPUs   : 1\n", "12.2"),
+        ("CUDA Version  : [Deprecated; use CUDA UMD Version instead]\nCUDA UMD Version  : 13.3\n", "13.3"),
+        ("CUDA Version    : Not Found\n", ""),
+        ("Driver Version  : 390.10\n", ""),
+    ],
+)
+def test_nvidia_smi_says_which_cuda_the_driver_runs(said: str, supports: str) -> None:
+    assert parse_short(said) == supports
 
 
 def test_nvidia_smi_is_not_asked_where_the_library_and_the_kernel_answer(make: Make, tmp_path: Path) -> None:
@@ -503,13 +534,13 @@ def test_toolkits_are_listed_in_order_and_each_once(tmp_path: Path) -> None:
     wheels = nvcc(tmp_path / "venv/lib/python3.11/site-packages/nvidia/cu13", "13.5", HEADER_13)
     broken = script(tmp_path / "broken" / "nvcc", body="echo no such sub-tool >&2; exit 2")
     machine = Machine(
-        variables={"CUDACXX": "broken-nvcc", "CONDA_PREFIX": str(tmp_path / "conda")},
-        programs={"broken-nvcc": broken},
+        variables={"CONDA_PREFIX": str(tmp_path / "conda")},
+        programs={"nvcc": broken},
         prefix=str(tmp_path / "venv"),
         globs={
             "/usr/local/cuda*/bin/nvcc": (chosen, new, old),
             f"{tmp_path}/conda/bin/nvcc": (conda,),
-            f"{tmp_path}/venv/lib/python*/site-packages/nvidia/cu*/bin/nvcc": (wheels,),
+            f"{tmp_path}/venv/lib*/python*/*-packages/nvidia/cu*/bin/nvcc": (wheels,),
         }
         | {f"{tmp_path}/conda/targets/*/include/crt/host_config.h": _headers(tmp_path / "conda")},
     )
@@ -529,6 +560,102 @@ def test_toolkits_are_listed_in_order_and_each_once(tmp_path: Path) -> None:
     assert notes(findings)[f"{broken} --version"] == "exit 2: no such sub-tool"
     assert f"{tmp_path}/cuda-12.10/include/crt/host_config.h" in notes(findings)
     assert "cuda.toolkits.3.newest_gcc" in {source.fact for source in findings.sources}
+
+
+@pytest.mark.parametrize("body", ["echo no such sub-tool >&2; exit 2", "echo nvcc 99", None])
+def test_an_nvcc_that_was_named_and_does_not_answer_is_not_replaced(tmp_path: Path, body: str | None) -> None:
+    other = nvcc(tmp_path / "cuda", "13.0")
+    named = script(tmp_path / "nvcc", body=body) if body else str(tmp_path / "nowhere" / "nvcc")
+    machine = Machine(
+        variables={"CUDACXX": named},
+        programs={"nvcc": other},
+        globs={"/usr/local/cuda*/bin/nvcc": (other,)},
+    )
+    findings = Findings()
+    assert probe_cuda(machine, PC.os, findings).toolkits == ()
+    assert f"`{named} --version` does not answer as nvcc" in notes(findings)["CUDACXX"]
+    machine.variables = {"CUDACXX": ""}
+    assert [kit.nvcc for kit in probe_cuda(machine, PC.os, Findings()).toolkits] == [other]
+
+
+class Looks(Machine):
+    """Really looks for files, below its own folders."""
+
+    def glob(self, pattern: str) -> tuple[str, ...]:
+        return LiveSystem.glob(self, pattern) if pattern.startswith(self.prefix) else ()
+
+
+@pytest.mark.parametrize(
+    ("inside", "variable", "value"),
+    [
+        ("lib/python3.12/site-packages", "", ""),
+        ("lib/python3/dist-packages", "", ""),
+        ("lib64/python3.13/site-packages", "", ""),
+        ("lib/python3.11/site-packages", "VIRTUAL_ENV", ""),
+        (".local/lib/python3.11/site-packages", "HOME", ""),
+        ("mine/lib/python3.11/site-packages", "PYTHONUSERBASE", "/mine"),
+    ],
+)
+def test_toolkits_from_the_package_index_are_found_wherever_pip_puts_them(
+    tmp_path: Path, inside: str, variable: str, value: str
+) -> None:
+    place = tmp_path / "[any] *folder?"
+    program = nvcc(place / inside / "nvidia/cu13", "13.4")
+    variables = {variable: f"{place}{value}"} if variable else {}
+    machine = Looks(variables=variables, prefix=str(tmp_path))
+    target = None if variable else replace(VENV, prefix=str(place))
+    toolkits = probe_cuda(machine, PC.os, Findings(), lambda: target).toolkits
+    assert [(kit.nvcc, kit.layout) for kit in toolkits] == [(program, "wheels")]
+
+
+@pytest.mark.parametrize(
+    ("variable", "value", "inside"),
+    [
+        ("VIRTUAL_ENV", r"{home}\venv", r"{home}\venv/Lib/site-packages"),
+        ("APPDATA", r"{home}\AppData\Roaming", r"{home}\AppData\Roaming/Python/Python*/site-packages"),
+        ("PYTHONUSERBASE", "D:/mine", "D:/mine/Python*/site-packages"),
+    ],
+)
+def test_toolkits_from_the_package_index_on_windows(variable: str, value: str, inside: str) -> None:
+    program = rf"{inside.replace('*', '313')}\nvidia\cu13\bin\nvcc.exe"
+    answer = {"rc": 0, "out": "Cuda compilation tools, release 13.4, V13.4.1\n", "err": ""}
+    system = replay(
+        environ={variable: value},
+        globs={f"{inside}/nvidia/cu*/bin/nvcc.exe": [program]},
+        commands={shlex.join((program, "--version")): answer},
+    )
+    windows = replace(PC.os, name="Windows", libc="")
+    assert [kit.nvcc for kit in probe_cuda(system, windows, Findings()).toolkits] == [program]
+
+
+def test_the_whole_probe_looks_into_the_environment_that_was_named(tmp_path: Path) -> None:
+    environment = tmp_path / "there"
+    program = nvcc(environment / "lib/python3.12/site-packages/nvidia/cu13", "13.4")
+
+    @dataclass
+    class Named(Looks):
+        def ask(self, question: str, subject: str = "", *, timeout: float = 5.0) -> Completed:
+            if question == "target" and subject == "there/bin/python":
+                return Completed(rc=0, out=json.dumps({**TOLD, "prefix": str(environment)}), err="")
+            return super().ask(question, subject, timeout=timeout)
+
+        def native(self, question: str) -> Any:
+            return LiveSystem.native(self, question)
+
+    host = probe_host(Named(prefix=str(tmp_path)), "there/bin/python")
+    assert host.os.name == "Linux"
+    assert [kit.nvcc for kit in host.cuda.toolkits] == [program]
+
+
+TOLD = {
+    **dict.fromkeys(("venv", "pip"), True),
+    **dict.fromkeys(("conda", "managed", "pipx", "uv_tool", "uv"), False),
+    "executable": "/there/bin/python",
+    "version": [3, 12],
+    "bits": 64,
+    "platform": "linux-x86_64",
+    "installed": "",
+}
 
 
 def _headers(root: Path) -> tuple[str, ...]:
@@ -737,7 +864,43 @@ def test_a_rocm_path_that_leads_nowhere_hides_no_rocm() -> None:
     findings = Findings()
     facts = probe_hip(system, PC.os, findings)
     assert (facts.rocm, facts.version) == ("/opt/rocm", "7.0.0")
-    assert "/gone/.info/version" in notes(findings)
+    assert "'/gone', where there is no ROCm" in notes(findings)["ROCM_PATH"]
+
+
+def test_folders_that_variables_name_are_no_patterns(tmp_path: Path) -> None:
+    odd = tmp_path / "[x] *y?"
+    for name in ("lib/libvulkan.so.1", "share/cmake/SPIRV-Headers/SPIRV-HeadersConfig.cmake"):
+        (odd / name).parent.mkdir(parents=True, exist_ok=True)
+        (odd / name).write_text("")
+    glslc = script(odd / "bin/glslc", body="echo shaderc v2025.1 v2025.1")
+    hipcc = script(odd / "bin/hipcc", body="")
+    kernels = odd / "lib/rocblas/library"
+    kernels.mkdir(parents=True)
+    (kernels / "TensileLibrary_lazy_gfx1100.dat").write_text("")
+    variables = dict.fromkeys(("VULKAN_SDK", "ROCM_PATH"), str(odd))
+    machine = Looks(variables=variables, prefix=str(tmp_path))
+    facts = probe_vulkan(machine, PC.os, Findings())
+    assert facts.glslc == Program(path=glslc, version="2025.1")
+    assert facts.spirv_headers == str(odd / "share/cmake/SPIRV-Headers/SPIRV-HeadersConfig.cmake")
+    assert str(odd / "lib/libvulkan.so.1") in machine.asked
+    hip = probe_hip(machine, PC.os, Findings())
+    assert (hip.rocm, hip.hipcc, hip.rocblas) == (str(odd), hipcc, ("gfx1100",))
+    program = nvcc(odd, "13.0")
+    icpx = script(odd / "compiler/latest/bin/icpx", body="")
+    machine.variables = dict.fromkeys(("CONDA_PREFIX", "ONEAPI_ROOT"), str(odd))
+    assert [kit.nvcc for kit in probe_cuda(machine, PC.os, Findings()).toolkits] == [program]
+    assert [one.where for one in probe_others(machine, PC.os, Findings())] == [icpx]
+
+
+def test_a_toolkit_in_an_odd_folder_is_measured_whole(tmp_path: Path) -> None:
+    odd = tmp_path / "[x] *y?"
+    program = nvcc(odd, "13.0", HEADER_13, include="targets/x/include")
+    headers = odd / "targets/x/include"
+    (headers / "cuda_runtime.h").write_text("")
+    files = {str(path): str(path) for path in headers.rglob("*.h")}
+    machine = Looks(variables={"CUDACXX": program}, files=files, prefix=str(tmp_path))
+    (kit,) = probe_cuda(machine, PC.os, Findings()).toolkits
+    assert (kit.newest_gcc, kit.cublas) == (16, False)
 
 
 METAL = "metal /System/Library/Frameworks/Metal.framework/Metal"

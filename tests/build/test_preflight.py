@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import machines
@@ -12,15 +11,11 @@ from machines import PC, VENV
 
 from floatllm_build.errors import MissingError
 from floatllm_build.preflight import check_lacks, check_target, find_lacks
-from floatllm_build.presets import load_presets
-from floatllm_build.select import make_plan
-from floatllm_build.values import Compiler, Host, Lack, Note, Program, Request, Target
-
-PRESETS = load_presets(Path(__file__).resolve().parents[2])
+from floatllm_build.values import Compiler, Host, Lack, Note, Program, Target
 
 
 def lacks(host: Host, *, installs: bool = True) -> tuple[Lack, ...]:
-    return find_lacks(host, make_plan(host, Request(), PRESETS), installs=installs)
+    return find_lacks(host, installs=installs)
 
 
 def without_compiler(**os_facts: Any) -> Host:
@@ -57,6 +52,29 @@ def test_a_compiler_that_was_named_and_is_not_there() -> None:
     assert lack.fix == "correct or unset CXX"
 
 
+@pytest.mark.parametrize(
+    "source", ["c++ --version", "/usr/bin/g++ --version", "ccache g++ --version", r"C:\x\cl.exe"]
+)
+def test_a_compiler_that_is_there_and_does_not_answer_is_not_to_be_installed(source: str) -> None:
+    note = Note(source=source, said="no answer within 20 s")
+    (lack,) = lacks(replace(without_compiler(), notes=(note,)))
+    assert lack.why == f"{source}: no answer within 20 s"
+    assert "apt" not in lack.fix
+    assert f"see why `{source}` will not answer" in lack.fix
+    other = replace(without_compiler(), notes=(replace(note, source="/usr/bin/cmake --version"),))
+    assert lacks(other)[0].fix == "sudo apt install g++"
+
+
+@pytest.mark.parametrize("host", [PC, machines.phone("asimd")])
+@pytest.mark.parametrize(("variable", "tool"), [("CMAKE_EXECUTABLE", "cmake"), ("NINJA", "ninja")])
+def test_a_tool_that_was_named_and_does_not_work(host: Host, variable: str, tool: str) -> None:
+    note = Note(source=variable, said=f"`/opt/{tool} --version` does not answer as {tool}: exit 1")
+    host = replace(host, notes=(note,), toolchain=replace(host.toolchain, **{tool: None}))
+    (lack,) = lacks(host)
+    assert (lack.what, lack.fix) == (tool, f"correct or unset {variable}")
+    assert f"/opt/{tool}" in lack.why
+
+
 def test_visual_studio_is_there_but_its_prompt_is_not() -> None:
     host = without_compiler(name="Windows")
     studio = Program(path=r"C:\VS\2022", version="17.14")
@@ -82,12 +100,14 @@ def test_in_termux_cmake_and_ninja_come_from_pkg_alone() -> None:
     assert lacks(machines.pc(toolchain=replace(PC.toolchain, cmake=old, ninja=None))) == ()
 
 
+VENV_FIRST = "python3 -m venv .venv && floatllm-build install --python .venv/bin/python"
+WINDOWS_VENV_FIRST = r"py -m venv .venv && floatllm-build install --python .venv\Scripts\python"
 REFUSED = [
-    ({"kind": "pipx"}, "pipx keeps", "--python .venv/bin/python"),
-    ({"kind": "uv-tool"}, "uv keeps", "--python .venv/bin/python"),
-    ({"kind": "uvx"}, "uvx made", "--python .venv/bin/python"),
-    ({"kind": "pipx", "platform": "win-amd64"}, "pipx keeps", r"--python .venv\Scripts\python"),
-    ({"externally_managed": True}, "operating system", "python3 -m venv .venv &&"),
+    ({"kind": "pipx"}, "pipx keeps", VENV_FIRST),
+    ({"kind": "uv-tool"}, "uv keeps", VENV_FIRST),
+    ({"kind": "uvx"}, "uvx made", VENV_FIRST),
+    ({"kind": "pipx", "platform": "win-amd64"}, "pipx keeps", WINDOWS_VENV_FIRST),
+    ({"externally_managed": True}, "operating system", VENV_FIRST),
     ({"version": (3, 9)}, "3.9", "--python PYTHON"),
     ({"bits": 32}, "32-bit", "--python PYTHON"),
 ]
@@ -108,7 +128,10 @@ def test_an_environment_that_cannot_take_the_engine(changes: dict[str, Any], why
 def test_a_wheel_that_is_only_packed_needs_no_environment() -> None:
     assert lacks(machines.pc(target=replace(VENV, kind="pipx")), installs=False) == ()
     assert lacks(machines.pc(target=None), installs=False) == ()
-    assert lacks(machines.pc(target=None)) != ()
+    (lack,) = lacks(machines.pc(target=None))
+    assert lack.fix == VENV_FIRST
+    (lack,) = lacks(machines.pc(target=None, os=replace(PC.os, name="Windows")))
+    assert lack.fix == WINDOWS_VENV_FIRST
 
 
 @pytest.mark.parametrize(

@@ -193,6 +193,48 @@ def test_many_equal_gpus_are_one_name() -> None:
     assert "8 × NVIDIA H200 (141 GiB, capability 9.0)" in line(text, "cuda")
 
 
+def test_only_the_gpus_that_are_compiled_for_are_named() -> None:
+    old = replace(machines.RTX_3060, name="GTX 1080", capability="61")
+    two = machines.pc(cuda=replace(machines.NVIDIA, devices=(old, machines.RTX_3060)))
+    told = line(plain(two, replace(PLAN, architectures=("86",), device="CUDA1")), "builds")
+    assert told.endswith("for NVIDIA GeForce RTX 3060 (CUDA1)")
+    assert "GTX 1080, NVIDIA GeForce RTX 3060" in line(plain(two, replace(PLAN, architectures=())), "builds")
+    amd = machines.pc(hip=replace(machines.ROCM, targets=("gfx1036", "gfx1100")))
+    hip = replace(PLAN, preset="hip", backend="hip", device="ROCm1", architectures=("gfx1100",))
+    assert line(plain(amd, hip), "builds").endswith("for gfx1100 (ROCm1)")
+
+
+NO_PLACE = Lack(
+    what="an environment", why="pipx keeps it", fix="python3 -m venv .venv && floatllm-build install"
+)
+
+
+@pytest.mark.parametrize(
+    ("fix", "command", "told"),
+    [
+        ("floatllm-build install --python v", "floatllm-build install", "floatllm-build install --python v"),
+        (
+            "mk v && floatllm-build install --python v",
+            "floatllm-build install --backend cuda --python '/a b/python' --jobs 2",
+            "mk v && floatllm-build install --backend cuda --jobs 2 --python v",
+        ),
+        (
+            "P -m pip install floatllm-build && P -m floatllm_build install",
+            "floatllm-build install --low-mem",
+            "P -m pip install floatllm-build && P -m floatllm_build install --low-mem",
+        ),
+    ],
+)
+def test_where_the_last_fix_installs_nothing_is_left_to_run(fix: str, command: str, told: str) -> None:
+    lacks = (*LACKS, replace(NO_PLACE, fix=fix))
+    text = plain_text(detect_screen(FULL, PLAN, "", lacks, why=False, command=command))
+    assert [one for one in text.splitlines() if one.startswith("missing")][1].endswith(f"To get it: {told}")
+    assert "then run" not in text
+    assert "then run" in plain(FULL, lacks=LACKS)
+    hint = plain_text(plan_screen(PLAN, lacks)).splitlines()[-1]
+    assert hint == "The same options behind `install` there build this."
+
+
 def test_a_list_without_end_is_counted() -> None:
     assert fold([*"aab", *map(str, range(1000))]) == "2 × a, b, 0, 1 and 998 more"
 

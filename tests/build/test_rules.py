@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import shutil
+import subprocess
 from dataclasses import replace
 from typing import Any
 
@@ -9,6 +11,7 @@ import machines
 import pytest
 from fits import CUDA_13, fit, gcc, gpu, nvidia, obstacle, rules, with_compiler
 from machines import CUDA_12_4, NVIDIA, PC
+from tool_environment import skip_or_fail
 
 from floatllm_build.rules import FITTERS
 from floatllm_build.rules.cpu import arm_arch
@@ -130,7 +133,7 @@ def test_what_vulkan_lacks(changes: dict[str, Any], said: str, fix: str) -> None
         ("Ubuntu 22.04.5 LTS", 204, "install LunarG's Vulkan SDK"),
         ("Ubuntu 23.04", 239, "install LunarG's Vulkan SDK"),
         ("Debian GNU/Linux 11 (bullseye)", 0, "sudo apt install libvulkan-dev; then add the suite trixie"),
-        ("Fedora Linux 38", 243, "sudo dnf install vulkan-headers vulkan-loader-devel (a newer one)"),
+        ("Fedora Linux 38", 243, "sudo dnf install vulkan-headers vulkan-loader-devel"),
     ],
 )
 def test_a_fix_never_leads_to_headers_that_are_too_old(system: str, headers: int, fix: str) -> None:
@@ -172,8 +175,72 @@ def test_vulkan_under_wsl() -> None:
     assert "dzn" in none.fix
     assert "apt install mesa" not in none.fix
     software = obstacle("vulkan", replace(vulkan(devices=(machines.LLVMPIPE,)), os=wsl))
-    assert software.fix.startswith("floatllm-build install --backend vulkan")
-    assert "dzn" in software.fix
+    assert software.fix == "floatllm-build install --backend vulkan"
+    assert "dzn" in software.reason
+
+
+@pytest.mark.parametrize("backend", ["cuda", "vulkan"])
+def test_wsl_1_reaches_no_gpu(backend: Backend) -> None:
+    host = replace(vulkan(devices=()), os=replace(PC.os, wsl=1))
+    no = obstacle(backend, host)
+    assert no.fix == "wsl --set-version DISTRO 2"
+    assert "WSL 1 reaches no GPU" in no.reason
+    assert "DISTRO" in no.reason
+    assert no.fix != obstacle(backend, replace(host, os=replace(PC.os, wsl=2))).fix
+    software = obstacle("vulkan", replace(vulkan(devices=(machines.LLVMPIPE,)), os=host.os))
+    assert "wsl --set-version DISTRO 2" in software.reason
+
+
+# Fixes that are commands are such to a shell: no words beside them.
+@pytest.mark.parametrize(
+    ("backend", "host"),
+    [
+        ("vulkan", vulkan(devices=(machines.LLVMPIPE,))),
+        ("vulkan", vulkan(devices=(machines.LLVMPIPE,), glslc=None)),
+        ("vulkan", replace(machines.phone("asimd"), vulkan=machines.GOOD_VULKAN)),
+        ("vulkan", replace(vulkan(headers=243), os=replace(PC.os, version="Fedora Linux 38"))),
+        ("hip", machines.pc(hip=replace(machines.ROCM, targets=("gfx1031",)))),
+        ("cuda", nvidia(kits=(CUDA_13,))),
+        ("cuda", nvidia(kits=(CUDA_13,), os=replace(PC.os, libc="glibc 2.42"))),
+        ("cuda", nvidia(kits=(replace(CUDA_13, newest_glibc="2.40"),), os=replace(PC.os, libc="glibc 2.42"))),
+        ("cuda", machines.pc(cuda=replace(machines.NO_CUDA, jetson="36.4"))),
+        ("cuda", machines.pc(cuda=replace(NVIDIA, supports="13.0", toolkits=()))),
+    ],
+)
+def test_a_fix_that_is_a_command_can_be_pasted(backend: Backend, host: Host) -> None:
+    fix = obstacle(backend, host).fix
+    bash = shutil.which("bash")
+    if not bash:
+        skip_or_fail("no bash here")
+    stubs = "sudo() { :; }; floatllm-build() { :; }; pkg() { :; }; /srv/.venv/bin/python() { :; };"
+    done = subprocess.run(
+        [bash, "-c", f"{stubs}\n{fix}"],
+        check=False,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        env={"PATH": "/nowhere"},  # no program is really run
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+@pytest.mark.parametrize(
+    ("changes", "start"),
+    [
+        ({}, "/srv/.venv/bin/python -m pip install 'cuda-toolkit["),
+        ({"executable": "{home}/v/bin/python"}, "{home}/v/bin/python -m pip install '"),
+        ({"executable": "/a b/python"}, "'/a b/python' -m pip install '"),
+        ({"has_pip": False}, "/srv/.venv/bin/python -m ensurepip && /srv/.venv/bin/python -m pip install '"),
+        ({"kind": "pipx"}, "python3 -m venv .venv && .venv/bin/python -m pip install '"),
+        ({"externally_managed": True}, "python3 -m venv .venv && .venv/bin/python -m pip install '"),
+    ],
+)
+def test_the_index_s_toolkit_goes_where_the_engine_goes(changes: dict[str, Any], start: str) -> None:
+    host = machines.pc(
+        cuda=replace(NVIDIA, supports="13.0", toolkits=()), target=replace(machines.VENV, **changes)
+    )
+    assert obstacle("cuda", host).fix.startswith(start)
+    assert obstacle("cuda", replace(host, target=None)).fix.startswith("python -m pip install '")
 
 
 def test_an_old_shader_compiler_is_said() -> None:
@@ -279,6 +346,14 @@ def test_metal_is_for_apple_silicon(name: str, arch: str, fits: bool) -> None:
 )
 def test_arm_architecture(features: tuple[str, ...], arch: str) -> None:
     assert arm_arch(features) == arch
+
+
+@pytest.mark.parametrize(
+    ("system", "manager"), [("Fedora Linux 42", "dnf"), ("openSUSE Leap 15.6", "zypper")]
+)
+def test_nvidia_s_own_packages_come_from_its_own_repository(system: str, manager: str) -> None:
+    told = install_command(replace(PC.os, version=system), "cuda")
+    assert told == f"sudo {manager} install cuda-toolkit (from NVIDIA's repository)"
 
 
 @pytest.mark.parametrize(

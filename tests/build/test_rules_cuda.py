@@ -15,7 +15,7 @@ from floatllm_build.rules.cuda_targets import known_architectures, target_for
 from floatllm_build.rules.fit import Fit, Obstacle, Terms
 from floatllm_build.values import Compiler, CudaToolkit, Host, Program
 
-INDEX_COMMAND = "pip install 'cuda-toolkit[nvcc,cccl,cublas,crt,cudart]==13.*'"
+INDEX_COMMAND = "/srv/.venv/bin/python -m pip install 'cuda-toolkit[nvcc,cccl,cublas,crt,cudart]==13.*'"
 
 
 # ---- CUDA: GPU x toolkit ------------------------------------------------------------
@@ -109,7 +109,8 @@ def test_a_toolkit_of_a_newer_major_version_than_the_driver(
     assert isinstance(answer, Fit) == runs
     if isinstance(answer, Obstacle):
         assert "driver" in answer.reason
-        assert "580" in answer.fix
+        assert "CUDA 13 needs driver 580 or newer" in answer.reason
+        assert answer.fix == "sudo apt install nvidia-driver"
 
 
 def test_the_first_toolkit_that_fits_is_taken_and_the_others_are_explained() -> None:
@@ -222,7 +223,10 @@ def test_no_nvcc_elsewhere(changes: dict[str, Any], fix: str) -> None:
     [
         ({}, "with an NVIDIA GPU in the machine: sudo apt install nvidia-driver"),
         ({"version": "Ubuntu 24.04"}, "with an NVIDIA GPU in the machine: sudo ubuntu-drivers install"),
-        ({"version": "Fedora Linux 42"}, "with an NVIDIA GPU in the machine: sudo dnf install akmod-nvidia"),
+        (
+            {"version": "Fedora Linux 42"},
+            "with an NVIDIA GPU in the machine: sudo dnf install akmod-nvidia (from RPM Fusion)",
+        ),
         ({"wsl": 2}, "install NVIDIA's driver in Windows"),
         ({"container": "docker"}, "start the container with the GPU: docker run --gpus all"),
     ],

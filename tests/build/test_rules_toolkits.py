@@ -14,7 +14,8 @@ from floatllm_build.rules import FITTERS
 from floatllm_build.rules.fit import Fit, Obstacle, Terms
 from floatllm_build.values import Compiler, CudaToolkit, Host
 
-INDEX = "pip install 'cuda-toolkit[nvcc,cccl,cublas,crt,cudart]"
+PIP = "/srv/.venv/bin/python -m pip install"
+INDEX = f"{PIP} 'cuda-toolkit[nvcc,cccl,cublas,crt,cudart]"
 NEWER_FROM_INDEX = f"{INDEX}>=13.4,<14'"
 CUDA_13_1 = replace(CUDA_13, version="13.1")
 CUDA_13_2 = replace(CUDA_13, version="13.2", newest_glibc="any")
@@ -76,7 +77,7 @@ def test_a_toolkit_that_goes_with_glibc_is_taken_before_one_that_does_not() -> N
 @pytest.mark.parametrize(
     ("facts", "fix"),
     [
-        ({"supports": "12.8"}, "sudo ubuntu-drivers install (driver 580 or newer), then " + NEWER_FROM_INDEX),
+        ({"supports": "12.8"}, f"sudo ubuntu-drivers install && {NEWER_FROM_INDEX}"),
         ({"gpus": (gpu("61"),)}, "use a system with glibc 2.40 or older"),
         ({"gpus": (gpu("61"), gpu("86"))}, NEWER_FROM_INDEX),
         ({"cpu": replace(PC.cpu, arch="ppc64le")}, "install NVIDIA's CUDA toolkit 13.2 or newer"),
@@ -88,8 +89,8 @@ def test_what_goes_with_a_new_glibc(facts: dict[str, Any], fix: str) -> None:
 
 def test_an_older_toolkit_is_no_way_out_where_glibc_is_new() -> None:
     older = "older CUDA toolkit"
-    assert older in obstacle("cuda", on_glibc("2.40", CUDA_13_2, supports="12.8")).fix
-    assert older not in obstacle("cuda", on_glibc("2.41", CUDA_13_2, supports="12.8")).fix
+    assert older in obstacle("cuda", on_glibc("2.40", CUDA_13_2, supports="12.8")).reason
+    assert older not in obstacle("cuda", on_glibc("2.41", CUDA_13_2, supports="12.8")).reason
 
 
 def test_an_architecture_that_was_asked_for_decides_too() -> None:
@@ -109,7 +110,7 @@ def test_an_architecture_that_was_asked_for_decides_too() -> None:
         ({}, {"version": "Fedora Linux 41"}, "sudo dnf install libcublas-devel-12-4"),
         ({}, {"version": "Arch Linux"}, f"{INDEX}==13.*'"),
         ({"nvcc": "{home}/cuda/bin/nvcc"}, {}, f"{INDEX}==13.*'"),
-        ({"layout": "wheels", "version": "13.4"}, {}, "pip install 'cuda-toolkit[cublas]==13.4.*'"),
+        ({"layout": "wheels", "version": "13.4"}, {}, f"{PIP} 'cuda-toolkit[cublas]==13.4.*'"),
     ],
 )
 def test_a_toolkit_without_cublas_cannot_build_ggml(

@@ -15,7 +15,7 @@ from floatllm_build.presets import load_presets
 from floatllm_build.rules.cost import memory_rung
 from floatllm_build.select import make_plan
 from floatllm_build.sizes import GIB, MIB
-from floatllm_build.values import Host, Plan, Program, Request
+from floatllm_build.values import Host, Note, Plan, Program, Request
 
 PRESETS = load_presets(Path(__file__).resolve().parents[2])
 MAC = machines.pc(
@@ -125,6 +125,7 @@ def test_some_machines_are_refused_with_advice(os_facts: dict[str, Any], advice:
         ({"architectures": ("86;-DX=1",)}, "Write 86"),
         ({"preset": "cpu", "low_mem": True}, "no low-memory preset"),
         ({"preset": "nonsense"}, "There are: cpu"),
+        ({"preset": "android-ndk-arm64"}, "for another machine.*cmake --preset android-ndk-arm64 -S native"),
         ({"preset": "cpu", "portable": True}, "not portable"),
         ({"portable": True, "low_mem": True}, "Leave out"),
         ({"jobs": 0}, "--jobs is 0"),
@@ -219,8 +220,27 @@ def test_clang_knows_no_such_flags() -> None:
     assert not any("ggc" in word for word in made.cmake)
 
 
-def test_memory_too_small_for_one_compile_is_said() -> None:
-    assert "tight-memory" in rules(plan(PC, memory=10 * MIB))
+@pytest.mark.parametrize(
+    ("host", "request_", "fix"),
+    [
+        (machines.pc(memory=machines.memory(8 * GIB, 400 * MIB)), {}, "--low-mem makes it 160 MiB"),
+        (machines.pc(memory=machines.memory(8 * GIB, 400 * MIB)), {"jobs": 2}, "--low-mem makes it 160 MiB"),
+        (
+            machines.pc(memory=machines.memory(8 * GIB, 400 * MIB)),
+            {"preset": "cpu"},
+            "--preset cpu-low-mem makes it 160 MiB",
+        ),
+        # There is nothing smaller to ask for.
+        (machines.pc(memory=machines.memory(8 * GIB, 400 * MIB), cuda=NVIDIA), {}, "close other programs"),
+        (machines.pc(memory=machines.memory(8 * GIB, 400 * MIB)), {"portable": True}, "close other programs"),
+        (machines.phone("asimd", capacity=100 * MIB), {}, "close other programs"),
+        (PC, {"memory": 10 * MIB}, "name more --memory"),
+    ],
+)
+def test_memory_too_small_for_one_compile_is_said(host: Host, request_: dict[str, Any], fix: str) -> None:
+    told = next(reason.text for reason in plan(host, **request_).reasons if reason.rule == "tight-memory")
+    assert "may be killed" in told
+    assert fix in told
     assert "tight-memory" not in rules(plan(PC))
 
 
@@ -262,6 +282,53 @@ def test_cuda_is_built_for_the_gpus_that_are_here() -> None:
         "CMAKE_CUDA_COMPILER=/usr/local/cuda/bin/nvcc",
     )
     assert all(f"-D{define}" in made.cmake for define in made.defines)
+
+
+OLD, NEW = replace(machines.RTX_3060, capability="61"), replace(machines.RTX_3060, capability="89")
+CUDA_13_KIT = replace(machines.CUDA_12_4, version="13.0", architectures=("75", "86", "89"))
+TWO_GPUS = replace(NVIDIA, devices=(OLD, NEW), toolkits=(CUDA_13_KIT,), supports="13.0")
+
+
+@pytest.mark.parametrize(
+    ("parts", "request_", "device"),
+    [
+        ({"cuda": TWO_GPUS}, {}, "CUDA1"),
+        ({"cuda": replace(TWO_GPUS, devices=(NEW, OLD))}, {}, "CUDA0"),
+        ({"cuda": replace(TWO_GPUS, devices=(OLD, OLD, NEW))}, {"portable": True}, "CUDA2"),
+        ({"cuda": replace(TWO_GPUS, devices=(machines.RTX_3060, NEW))}, {"architectures": ("89",)}, "CUDA1"),
+        ({"cuda": replace(TWO_GPUS, devices=(machines.RTX_3060, NEW))}, {"architectures": ("75",)}, "CUDA0"),
+        ({"hip": replace(ROCM, targets=("gfx1036", "gfx1100"))}, {}, "ROCm1"),
+        ({"hip": replace(ROCM, targets=("gfx1036", "gfx1100"))}, {"portable": True}, "ROCm1"),
+        ({"hip": replace(ROCM, targets=("gfx1036", "gfx1100"), rocblas=())}, {}, "ROCm0"),
+        ({"hip": ROCM}, {"architectures": ("gfx1030",)}, "ROCm0"),  # with the variable that makes it one
+    ],
+)
+def test_the_proof_runs_on_a_gpu_that_is_compiled_for(
+    parts: dict[str, Any], request_: dict[str, Any], device: str
+) -> None:
+    assert plan(machines.pc(**parts), **request_).device == device
+
+
+def test_gpus_that_programs_will_not_see_are_told_of() -> None:
+    note = Note(source="CUDA_VISIBLE_DEVICES", said="set to ''; the GPUs listed here are all that there are")
+    host = machines.pc(cuda=NVIDIA, notes=(note,))
+    told = next(reason.text for reason in plan(host).reasons if reason.rule == "hidden-gpus")
+    assert "while it is, programs see no GPU but those that it names" in told
+    assert "hidden-gpus" not in rules(plan(machines.pc(cuda=NVIDIA)))
+    assert "hidden-gpus" not in rules(plan(host, backend="cpu"))
+
+
+def test_an_nvcc_that_was_named_and_does_not_work_stops_cuda_alone() -> None:
+    note = Note(source="CUDACXX", said="`/opt/nvcc --version` does not answer as nvcc: exit 1")
+    host = machines.pc(cuda=replace(NVIDIA, toolkits=()), vulkan=GOOD_VULKAN, notes=(note,))
+    made = plan(host)
+    assert made.backend == "vulkan"
+    no = next(no for no in made.rejections if no.backend == "cuda")
+    assert "/opt/nvcc" in no.reason
+    assert no.fix == "correct or unset CUDACXX"
+    with pytest.raises(MissingError, match="correct or unset CUDACXX"):
+        plan(host, backend="cuda")
+    assert "no NVIDIA GPU" in rejected(plan(replace(host, cuda=machines.NO_CUDA)))["cuda"]
 
 
 def test_architectures_ask_for_their_backend() -> None:

@@ -132,7 +132,7 @@ def test_a_plan_or_a_reason_whatever_the_host_holds(host: Host, request: Request
     assert all(no.reason and no.fix for no in made.rejections)
     assert all(reason.rule and reason.text for reason in made.reasons)
     assert json.loads(json.dumps(to_json(made)))["preset"] == made.preset
-    lacks = find_lacks(host, made)
+    lacks = find_lacks(host)
     assert all(lack.what and lack.why and lack.fix for lack in lacks)
     try:
         check_lacks(lacks)

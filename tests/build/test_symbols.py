@@ -26,6 +26,7 @@ from floatllm_build.values import Host, Note
 ADA = {"{cache}": "/home/ada/.cache/floatllm", "{home}": "/home/ada"}
 UUID = "6b1f7a52-1c2d-4e3f-8a9b-0c1d2e3f4a5b"
 OTHER_UUID = "00000000-aaaa-BBBB-cccc-123456789abc"
+HEX = "0123456789abcdef" * 4
 
 
 def ada() -> Symbols:
@@ -68,6 +69,21 @@ def ada() -> Symbols:
         ("00000000:01:00.0 driver 31.0.15.5222", "00000000:01:00.0 driver 31.0.15.5222"),
         ("/var/folders/zz/zyxvpxvq6csfxvn_n0000000000000/T/x", "{temp-1}/T/x"),
         ("/run/user/1000", "/run/user/1000"),
+        ("/mnt/c/Users/Bob Smith/sdk", "/mnt/c{home-1}/sdk"),
+        (r"C:\Users\Bob Smith\sdk;C:\Users\O'Brien (work)\x", r"{home-1}\sdk;{home-2}\x"),
+        ("USERPROFILE=C:\\Users\\Bob Smith\r\nA=1", "USERPROFILE={home-1}\r\nA=1"),
+        ("gcc -I/Users/eve -L/opt/x /Users/eve /opt", "gcc -I{home-1} -L/opt/x {home-1} /opt"),
+        (r"C:\Users\Rita O'Hara", "{home-1}"),
+        (r"C:\Users\O'Hara", "{home-1}"),
+        ("/Users/eve (/Users/bob/x) 'C:/Users/eve'", "{home-1} ({home-2}/x) '{home-3}'"),
+        ("cannot open '/Users/eve' or '/Users/bob/x'", "cannot open '{home-1}' or '{home-2}/x'"),
+        (f"0::/docker/{HEX}", "0::/docker/{uuid-1}"),
+        (
+            f"/cri-containerd-{HEX}.scope /pod{HEX[:32]}.slice",
+            "/cri-containerd-{uuid-1}.scope /pod{uuid-2}.slice",
+        ),
+        (f"/machine_{HEX.upper()}/x", "/machine_{uuid-1}/x"),
+        (f"{HEX[:31]} x{HEX} {HEX}g", f"{HEX[:31]} x{HEX} {HEX}g"),
         ("{home} {uuid-1} {build}", "{text-1} {text-2} {text-3}"),
         ("{house} {home-x} {}", "{house} {home-x} {}"),
         ("/x/\udcff\udcfe/y", "/x/{text-1}/y"),
@@ -85,7 +101,8 @@ def test_what_is_hidden(text: str, hidden: str) -> None:
         (r"C:\Users\Ada Lovelace\x", r"{home}\x"),
         ("c:/users/ada lovelace/x", "{home-1}/x"),
         (r"C:\\Users\\Ada Lovelace\\x", r"{home-1}\\x"),
-        (r"C:\Users\Ada Lovelace2", r"{home-1} Lovelace2"),
+        (r"C:\Users\Ada Lovelace2", "{home-1}"),
+        (r"C:\Users\Ada Lovelace is not C:\Users\Ada", "{home} is not {home-1}"),
     ],
 )
 def test_a_home_on_windows_is_hidden_however_it_is_spelt(text: str, hidden: str) -> None:
@@ -125,6 +142,7 @@ pieces = st.sampled_from(
             "=",
             "52:54:00:ab:cd:ef",
         ),
+        *(HEX, "pod", "/Users/Bob Smith", " Smith", "'", "\t", "\r\n"),
         *("home", "1", "\udc80", "\0", "é", "C:\\Users\\", "/var/folders/ab/cd/T", "unique_id ", "{cache}"),
     ]
 )
@@ -149,6 +167,8 @@ def test_nothing_personal_stays(text: str) -> None:
     assert "\udc80" not in hidden
     assert not re.search(r"/home/ada(?![\w+~@.-])|/nfs/people/ada(?![\w+~@.-])", hidden)
     assert UUID not in hidden
+    # What stood before it was hidden and may have been a letter.
+    assert not re.search(rf"(?<![^\W_])(?<!\}}){HEX}(?![^\W_])", hidden)
 
 
 @pytest.mark.parametrize(("home", "user"), [("/", "root"), ("/usr", "lib"), ("/home/python", "python")])
@@ -206,6 +226,33 @@ def test_the_door_asks_for_what_the_symbols_stand_for(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError) as caught:
         door.read("{home}/none")
     assert str(home) not in str(caught.value)
+
+
+def test_the_doors_time_begins_with_the_first_question(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = [1000.0]
+    given: list[float] = []
+
+    class Slow(LiveSystem):
+        def run(self, argv: tuple[str, ...], *, timeout: float = 5.0, **_: Any) -> Completed:
+            given.append(timeout)
+            now[0] += 4.0
+            return Completed(rc=0, out="", err="")
+
+    monkeypatch.setattr("floatllm_build.symbols.time.monotonic", lambda: now[0])
+    door = Door(Slow(), Symbols(), seconds=10.0)
+    now[0] += 3600.0  # a build of someone else holds the lock
+    for _ in range(4):
+        door.run(("true",), timeout=5.0)
+    assert given == [5.0, 5.0, 2.0, 0.05]
+
+
+def test_only_whether_kubernetes_is_around_gets_through_the_door(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("KUBERNETES_SERVICE_HOST", "10.96.0.1")
+    recorder = Recorder(Door(LiveSystem(), Symbols()))
+    assert recorder.getenv("KUBERNETES_SERVICE_HOST")
+    assert "10.96" not in recorder.text()
+    monkeypatch.delenv("KUBERNETES_SERVICE_HOST")
+    assert Door(LiveSystem(), Symbols()).getenv("KUBERNETES_SERVICE_HOST") is None
 
 
 # ---- a machine of someone else -------------------------------------------------------------------

@@ -21,10 +21,8 @@ from floatllm_build.host.findings import Findings
 from floatllm_build.host.python import find_target, probe_target
 from floatllm_build.install import check_tag
 from floatllm_build.preflight import check_lacks, check_target, find_lacks
-from floatllm_build.presets import load_presets
-from floatllm_build.select import make_plan
 from floatllm_build.system import Completed, LiveSystem, Replay
-from floatllm_build.values import Host, Lack, Program, Request, Source, Target, Wheel
+from floatllm_build.values import Host, Lack, Program, Source, Target, Wheel
 from floatllm_build.versions import version_tuple
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -312,7 +310,7 @@ def test_another_platform_is_refused_before_anything_is_built(own: str, platform
 
 
 def _lacks(host: Host) -> tuple[Lack, ...]:
-    return find_lacks(host, make_plan(host, Request(), load_presets(ROOT)))
+    return find_lacks(host)
 
 
 def test_nothing_is_missing_on_a_pc() -> None:

@@ -108,6 +108,47 @@ def test_a_compiler_that_was_named_and_is_not_there_is_not_replaced(chosen: str)
     assert chosen in findings.notes[0].said
 
 
+def test_a_compiler_that_was_named_and_fails_is_noted_under_its_variable() -> None:
+    found, findings = probe(
+        environ={"CC": "cc-9"},
+        which={"cc-9": "/x/cc-9", "cc": "/x/cc"},
+        commands={"cc-9 --version": says(err="cannot execute", rc=126), "cc --version": says(GCC_SAYS)},
+    )
+    assert found.c is None
+    assert [(note.source, note.said) for note in findings.notes] == [
+        ("cc-9 --version", "exit 126: cannot execute"),
+        ("CC", "`cc-9` does not answer as a compiler"),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("variable", "name", "said"),
+    [("CMAKE_EXECUTABLE", "cmake", "cmake version 3.31.0\n"), ("NINJA", "ninja", "1.12.1\n")],
+)
+@pytest.mark.parametrize(
+    ("answer", "words"),
+    [
+        (says(err="cannot execute", rc=126), "exit 126: cannot execute"),
+        (says("something else\n"), "exit 0: something else"),
+        (None, "not in the record"),
+    ],
+)
+def test_a_tool_that_was_named_and_does_not_answer_is_not_replaced(
+    variable: str, name: str, said: str, answer: dict[str, Any] | None, words: str
+) -> None:
+    commands = {f"/x/{name} --version": says(said)}
+    if answer:
+        commands[f"/mine/{name} --version"] = answer
+    kinds = {"which": {name: f"/x/{name}"}, "commands": commands}
+    found, findings = probe(environ={variable: f"/mine/{name}"}, **kinds)
+    assert getattr(found, name) is None
+    assert [(note.source, note.said) for note in findings.notes] == [
+        (variable, f"`/mine/{name} --version` does not answer as {name}: {words}")
+    ]
+    unset, _ = probe(environ={variable: ""}, **kinds)
+    assert getattr(unset, name) == Program(path=f"/x/{name}", version=said.rsplit(maxsplit=1)[-1])
+
+
 def test_a_compiler_that_fails_is_noted_and_the_next_name_is_tried() -> None:
     found, findings = probe(
         which={"c++": "/x/c++", "g++": "/x/g++"},
