@@ -14,7 +14,7 @@ from floatllm_build.build.key import digest, plan_inputs, wheel_inputs
 from floatllm_build.build.run import build
 from floatllm_build.build.staging import digests, read_sources, stage
 from floatllm_build.build_folder import Folder, free_space_hint
-from floatllm_build.errors import BuildFailedError, InstallFailedError, MissingError, UsageFaultError
+from floatllm_build.errors import BuildFailedError, InstallFailedError, MissingError
 from floatllm_build.events import Listener, StepDone, StepStarted
 from floatllm_build.files import remove_folder
 from floatllm_build.ggml_source import Pin, fetch, locate, read_pin
