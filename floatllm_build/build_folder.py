@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import errno
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from floatllm_build.diagnosis import diagnose
 from floatllm_build.errors import BuildFailedError
 from floatllm_build.ninja import STATUS, first_errors
 from floatllm_build.process import run_child
@@ -88,10 +88,11 @@ def run_logged(argv: tuple[str, ...], folder: Folder, env: Mapping[str, str], cw
 
 
 def failure(what: str, text: str, folder: Folder) -> BuildFailedError:
-    """The error of a failed child: its first errors, where the rest is, and what to do for a full disk."""
-    lines = "\n".join(f"  {line}" for line in first_errors(text))
-    full = f"{free_space_hint(folder)}\n" if os.strerror(errno.ENOSPC) in text else ""
-    return BuildFailedError(f"{what} failed:\n{lines}\n{full}Everything it said is in {folder.log}")
+    """The error of a failed child: the cause and the fix where they are known, its first errors, the log."""
+    found = diagnose(text)
+    cause, fix = (f" {found.cause}.", f"To go on: {found.fix}.\n") if found else ("", "")
+    lines = "".join(f"  {line}\n" for line in first_errors(text))
+    return BuildFailedError(f"{what} failed:{cause}\n{lines}{fix}Everything it said is in {folder.log}")
 
 
 def free_space_hint(folder: Folder) -> str:

@@ -103,9 +103,10 @@ function(floatllm_write_manifest file)
     string(JSON json SET "${json}" backends "${backends}")
     string(JSON json SET "${json}" options "${options}")
 
-    set(portable true)
-    if(GGML_NATIVE)
-        set(portable false)
+    # Without GGML_NATIVE alone it is not: what is compiled in is then what the options say, AVX2 for one.
+    set(portable false)
+    if(GGML_CPU_ALL_VARIANTS AND NOT GGML_NATIVE)
+        set(portable true)
     endif()
     string(JSON json SET "${json}" portable ${portable})
     set(low_mem false)

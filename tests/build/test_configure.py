@@ -94,7 +94,7 @@ def _check(manifest: Mapping[str, object], name: str) -> None:
     assert manifest["preset"] == name
     backend = next((each for each in ("cuda", "vulkan") if each in name), None)
     assert manifest["backends"] == ["cpu", *([backend] if backend else [])]
-    assert manifest["portable"] is (name.startswith(("wheel-", "android-")))
+    assert manifest["portable"] is (name.startswith("wheel-"))
     assert manifest["low_mem"] is name.endswith("-low-mem")
     assert isinstance(manifest["flags"], dict)
     assert ("--no-keep-memory" in manifest["flags"]["SHARED_LINKER"]) is name.endswith("-low-mem")
