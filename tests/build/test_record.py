@@ -162,8 +162,9 @@ def test_what_is_too_large_is_refused_without_being_read(tmp_path: Path) -> None
         load_record(path)
 
 
+# Not ru_maxrss: it counts what the process was before it became this program, a copy of a large one.
 _LOAD = """
-import resource, sys
+import re, sys
 from pathlib import Path
 from floatllm_build.errors import UsageFaultError
 from floatllm_build.record import load_record
@@ -171,7 +172,8 @@ try:
     load_record(Path(sys.argv[1]))
 except UsageFaultError as error:
     print(error)
-    print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024)
+    status = Path("/proc/self/status")
+    print(int(re.search(r"VmHWM:\\s+(\\d+)", status.read_text())[1]) // 1024 if status.exists() else 0)
 """
 
 
@@ -192,14 +194,14 @@ def test_what_never_ends_is_not_waited_for(tmp_path: Path) -> None:
     assert "No such file" in refusal(tmp_path / "none")[0]
 
 
-@pytest.mark.skipif(sys.platform == "win32", reason="needs the module resource")
+@pytest.mark.skipif(sys.platform != "linux", reason="needs /proc")
 @pytest.mark.parametrize("piece", ["{},", '{"":0},', "[],", '"ab",', "0,"])
 def test_the_worst_that_fits_takes_little_memory(tmp_path: Path, piece: str) -> None:
     start = '{"schema_version": 1, "globs": {"/a": ['
     many = piece * ((LARGEST_RECORD - len(start) - 10) // len(piece))
     message, size = refusal(saved(tmp_path, f"{start}{many}0]}}}}"))
     assert "an item of `/a` in `globs`" in message
-    assert size < 400
+    assert 0 < size < 400
 
 
 json_values = st.recursive(
