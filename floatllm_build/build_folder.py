@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,6 +12,7 @@ from floatllm_build.diagnosis import diagnose
 from floatllm_build.errors import BuildFailedError
 from floatllm_build.ninja import STATUS, first_errors
 from floatllm_build.process import run_child
+from floatllm_build.sizes import show_size
 from floatllm_build.values import Plan, ToolchainFacts
 
 # Would change what is built behind the plan's back, or what the children print.
@@ -19,6 +21,10 @@ NOT_INHERITED = (
     *("CMAKE_BUILD_PARALLEL_LEVEL", "CMAKE_COLOR_DIAGNOSTICS", "CMAKE_INSTALL_MODE", "DESTDIR"),
     *("MAKEFLAGS", "MFLAGS", "NINJA_STATUS", "CLICOLOR_FORCE", "VERBOSE", "LANG", "LANGUAGE", "GGML_DIR"),
 )
+
+
+# Bytes free on a disk where a unit may have found no room.
+_FULL = 8 << 20
 
 
 @dataclass(frozen=True)
@@ -43,6 +49,11 @@ class Folder:
     def log(self) -> Path:
         return self.root / "build.log"
 
+    @property
+    def flags(self) -> Path:
+        """Further compiler flags, read by the compilers themselves: changing them recompiles nothing."""
+        return self.root / "memory.flags"
+
 
 def child_environment(plan: Plan, toolchain: ToolchainFacts) -> dict[str, str]:
     """What cmake, ninja, the compilers and the packer see: ours, less what would speak against the plan."""
@@ -65,11 +76,12 @@ def child_environment(plan: Plan, toolchain: ToolchainFacts) -> dict[str, str]:
     return env
 
 
-def cmake_options(plan: Plan, toolchain: ToolchainFacts, ggml_folder: str) -> tuple[str, ...]:
+def cmake_options(plan: Plan, toolchain: ToolchainFacts, ggml_folder: str, folder: Folder) -> tuple[str, ...]:
     """The plan's cmake line without program, source and build folder, with its words filled in."""
     ninja = toolchain.ninja.path if toolchain.ninja else "ninja"
     filled = (word.replace("{ggml}", ggml_folder) for word in plan.cmake[7:])
-    return (f"--preset={plan.preset}", "-GNinja", f"-DCMAKE_MAKE_PROGRAM={ninja}", *filled)
+    flags = f"-DFLOATLLM_FLAGS_FILE={folder.flags}"
+    return (f"--preset={plan.preset}", "-GNinja", f"-DCMAKE_MAKE_PROGRAM={ninja}", flags, *filled)
 
 
 def run_logged(argv: tuple[str, ...], folder: Folder, env: Mapping[str, str], cwd: Path) -> tuple[int, str]:
@@ -84,13 +96,22 @@ def run_logged(argv: tuple[str, ...], folder: Folder, env: Mapping[str, str], cw
 
         log.write(f"$ {' '.join(argv)}\n")
         status = run_child(argv, cwd=cwd, env=env, on_text=take)
+        if status < 0:
+            take(f"\n{Path(argv[0]).name} was ended by signal {-status}\n")
     return status, "".join(said)
 
 
 def failure(what: str, text: str, folder: Folder) -> BuildFailedError:
     """The error of a failed child: the cause and the fix where they are known, its first errors, the log."""
     found = diagnose(text)
-    cause, fix = (f" {found.cause}.", f"To go on: {found.fix}.\n") if found else ("", "")
+    free = shutil.disk_usage(folder.root).free
+    if found:
+        cause, fix = f" {found.cause}.", f"To go on: {found.fix}.\n"
+    elif free < _FULL:
+        # Archivers end without a word.
+        cause, fix = f" only {show_size(free)} are free on the disk.", f"{free_space_hint(folder)}\n"
+    else:
+        cause, fix = "", ""
     lines = "".join(f"  {line}\n" for line in first_errors(text))
     return BuildFailedError(f"{what} failed:{cause}\n{lines}{fix}Everything it said is in {folder.log}")
 

@@ -8,12 +8,14 @@ import os
 import shlex
 import signal
 import sys
+from contextlib import suppress
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
 from floatllm_build import __version__, flow
+from floatllm_build.answer import stop_asking
 from floatllm_build.errors import FloatllmBuildError, MissingError, UsageFaultError
 from floatllm_build.files import write_whole
 from floatllm_build.sizes import parse_size
@@ -30,6 +32,8 @@ app = typer.Typer(
 )
 
 _INTERRUPTED = 130
+# Ctrl-C, a polite kill, a terminal that was closed.
+_INTERRUPTS = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)]
 
 # How long a person waits for an answer, a driver that hangs included; a build can wait for a slow phone.
 _DETECT_SECONDS = 4.0
@@ -66,6 +70,10 @@ GgmlOption = Annotated[
 ]
 PythonOption = Annotated[
     str | None, typer.Option(envvar="FLOATLLM_PYTHON", help="The Python of the environment that is meant.")
+]
+TraceOption = Annotated[
+    Path | None,
+    typer.Option(envvar="FLOATLLM_TRACE", help="Write the build's timeline here; Perfetto opens it."),
 ]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON on stdout, and nothing else there.")]
 FromOption = Annotated[Path | None, typer.Option("--from", help="Read the machine from a recorded host.")]
@@ -234,6 +242,7 @@ def install(
     architectures: ArchitecturesOption = None,
     ggml_dir: GgmlOption = None,
     python: PythonOption = None,
+    trace: TraceOption = None,
 ) -> None:
     """Builds the engine, proves it and installs it into the active (or named) environment."""
     from floatllm_build import render  # noqa: PLC0415
@@ -241,7 +250,8 @@ def install(
     door = _door(_INSTALL_SECONDS)
     request = _request(door, backend, preset, memory, jobs, architectures, low_mem=low_mem)
     with render.listening() as tell:
-        result = flow.install_engine(door, flow.Wish(request=request, ggml_dir=ggml_dir, python=python), tell)
+        wish = flow.Wish(request=request, ggml_dir=ggml_dir, python=python, trace=trace)
+        result = flow.install_engine(door, wish, tell)
     render.show_installed(result)
 
 
@@ -257,6 +267,7 @@ def wheel(
     jobs: JobsOption = None,
     architectures: ArchitecturesOption = None,
     ggml_dir: GgmlOption = None,
+    trace: TraceOption = None,
 ) -> None:
     """Builds and proves the engine's wheel and writes it to a folder."""
     from floatllm_build import render  # noqa: PLC0415
@@ -266,7 +277,7 @@ def wheel(
     door = _door(_INSTALL_SECONDS)
     request = _request(door, backend, preset, memory, jobs, architectures, low_mem=low_mem, portable=portable)
     with render.listening() as tell:
-        made = flow.make_wheel(door, flow.Wish(request=request, ggml_dir=ggml_dir), out, tell)
+        made = flow.make_wheel(door, flow.Wish(request=request, ggml_dir=ggml_dir, trace=trace), out, tell)
     sys.stdout.write(f"{made.path}\n")
 
 
@@ -342,8 +353,10 @@ def main() -> None:
     """The console script: errors become a message and their exit code."""
     # Whoever closed them does not want to read.
     sys.stdout, sys.stderr = sys.stdout or io.StringIO(), sys.stderr or io.StringIO()
-    if hasattr(signal, "SIGTERM"):
-        signal.signal(signal.SIGTERM, signal.default_int_handler)
+    for number in _INTERRUPTS:
+        # What is ignored, as nohup has it with a hang-up, stays ignored.
+        if signal.getsignal(number) is not signal.SIG_IGN:
+            signal.signal(number, _interrupt)
     try:
         app()
     except FloatllmBuildError as error:
@@ -362,5 +375,14 @@ def main() -> None:
     except SystemExit as leaving:
         # So typer ends on Ctrl-C, without a word.
         if leaving.code == _INTERRUPTED:
-            sys.stderr.write("floatllm-build: interrupted. Run it again to go on where it stopped.\n")
+            with suppress(OSError):  # the terminal may be gone
+                sys.stderr.write("floatllm-build: interrupted. Run it again to go on where it stopped.\n")
         raise
+
+
+def _interrupt(_number: int, _frame: object) -> None:
+    """Once: another Ctrl-C must not keep us from stopping our children."""
+    for number in _INTERRUPTS:
+        signal.signal(number, signal.SIG_IGN)
+    stop_asking()
+    raise KeyboardInterrupt

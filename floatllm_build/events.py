@@ -19,12 +19,27 @@ class StepDone:
 
 @dataclass(frozen=True)
 class UnitProgress:
-    """done of total units are built; `current` is the unit that was started or finished last."""
+    """done of total units are built; `current` is the unit that has run for longest.
+
+    Bytes: `used` by the build's processes of the `room` there is for them. `left` seconds, 0 unknown.
+    """
 
     done: int
     total: int
     current: str
     seconds: float
+    used: int = 0
+    room: int = 0
+    jobs: int = 0
+    left: float = 0.0
+
+
+@dataclass(frozen=True)
+class BuildSummary:
+    """The units that took longest (name, seconds) and those that took most memory (name, bytes)."""
+
+    slowest: tuple[tuple[str, float], ...]
+    hungriest: tuple[tuple[str, int], ...]
 
 
 @dataclass(frozen=True)
@@ -39,5 +54,5 @@ class Hint:
     text: str
 
 
-Event = StepStarted | StepDone | UnitProgress | Said | Hint
+Event = StepStarted | StepDone | UnitProgress | BuildSummary | Said | Hint
 Listener = Callable[[Event], None]

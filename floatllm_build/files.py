@@ -6,6 +6,7 @@ import hashlib
 import os
 import shutil
 import tempfile
+import time
 from pathlib import Path
 
 _PIECE = 1 << 20
@@ -31,8 +32,21 @@ def remove_folder(folder: Path) -> str:
     return ""
 
 
+def sweep(home: Path, pattern: str) -> None:
+    """Deletes the scratch folders in `home` that a killed tool has left. Only for who holds the lock."""
+    for folder in home.glob(pattern):
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def in_the_future(folder: Path) -> list[Path]:
+    """Files below `folder` that are younger than the clock says, as after it was set back."""
+    # File systems keep times as coarse as two seconds.
+    latest = time.time() + 2
+    return [path for path in folder.rglob("*") if path.is_file() and path.stat().st_mtime > latest]
+
+
 def write_whole(path: Path, content: bytes) -> None:
-    """Writes so that nobody, after a crash either, sees half of it."""
+    """Writes so that nobody, after a crash either, sees half of it. Raises OSError that names the path."""
     path.parent.mkdir(parents=True, exist_ok=True)
     handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
     try:
@@ -41,6 +55,8 @@ def write_whole(path: Path, content: bytes) -> None:
             file.flush()
             os.fsync(file.fileno())
         Path(name).replace(path)
-    except BaseException:
+    except BaseException as error:
         Path(name).unlink(missing_ok=True)
+        if isinstance(error, OSError) and error.filename is None:
+            raise OSError(error.errno, error.strerror, str(path)) from error
         raise

@@ -4,22 +4,25 @@ from __future__ import annotations
 
 import errno
 import json
+import os
 import shutil
 import sys
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from floatllm_build.build.key import digest, plan_inputs, wheel_inputs
-from floatllm_build.build.run import build
+from floatllm_build.build.run import Means, build
 from floatllm_build.build.staging import digests, read_sources, stage
 from floatllm_build.build_folder import Folder, free_space_hint
 from floatllm_build.errors import BuildFailedError, InstallFailedError, MissingError
-from floatllm_build.events import Listener, StepDone, StepStarted
-from floatllm_build.files import remove_folder
+from floatllm_build.events import Hint, Listener, StepDone, StepStarted
+from floatllm_build.files import in_the_future, remove_folder
 from floatllm_build.ggml_source import Pin, fetch, locate, read_pin
-from floatllm_build.host import probe_host, probe_target
-from floatllm_build.install import check_tag, holds, install
+from floatllm_build.host import probe_host, probe_memory, probe_target
+from floatllm_build.host.findings import Findings
+from floatllm_build.install import check_tag, check_writable, holds, install
 from floatllm_build.lock import cache_lock
 from floatllm_build.paths import CACHE_FOLDERS, cache_dir, data_dir
 from floatllm_build.preflight import check_lacks, check_target, find_lacks
@@ -45,6 +48,9 @@ from floatllm_build.values import (
 from floatllm_build.verify import prove_installed, prove_wheel
 from floatllm_build.wheel import find_cached, keep, package
 
+# Stays free while compilers run: for the page cache, and for what others start meanwhile.
+_RESERVE = 40 << 20
+
 
 @dataclass(frozen=True, kw_only=True)
 class Wish:
@@ -53,6 +59,8 @@ class Wish:
     request: Request
     ggml_dir: Path | None = None
     python: str | None = None
+    trace: Path | None = None
+    """File for the timeline of the build."""
 
 
 def presets() -> dict[str, Preset]:
@@ -93,8 +101,11 @@ def install_engine(door: Door, wish: Wish, tell: Listener) -> Installed:
     system = door.inner
     target = probe_target(system, wish.python)
     check_target(target)
+    check_writable(target)
     with cache_lock(cache, tell):
         made, wheel = _make_wheel(door, wish, target.executable, cache, tell, installs=True)
+        # Another tool, which had the cache until now, may have been at work there.
+        target = probe_target(system, wish.python)
         check_tag(target, wheel)
         unchanged = holds(target, wheel)
         if not unchanged:
@@ -179,19 +190,25 @@ def _make_wheel(
     folder = Folder(cache / "build" / f"{made.preset}-{digest(inputs)[:10]}")
     try:
         stage(sources, folder.sources)
-        wheel = _build(made, toolchain, source, folder, key, tell)
+        _mind_the_clock(folder, cache, tell)
+        means = Means(
+            room=_room(system, host, wish.request.memory), learned=cache / "costs", trace=wish.trace
+        )
+        wheel, whole = _build(made, toolchain, source, folder, means, key, tell)
         tell(StepStarted("verify"))
         # Without the device its wheel computes on the CPU all the same, and that can be proven.
         device = made.device if made.proof == "device" else DEVICES["cpu"]
         proof = prove_wheel(Path(wheel.path), python, device, cache, tell, made.environment)
         unproven = "" if device == made.device else f"; {made.device} is not here and not proven"
         tell(StepDone("verify", f"computed on {proof.device}, numbers agree{unproven}"))
-        return made, keep(cache, wheel, proof)
+        return made, keep(cache, wheel, proof, whole=whole)
     except OSError as error:
         hint = "Look at the permissions there, and run this again."
         if error.errno == errno.ENOSPC:
             hint = free_space_hint(folder)
-        raise BuildFailedError(f"Building in {folder.root} failed: {error}. {hint}") from error
+        raise BuildFailedError(
+            f"Building in {folder.root} failed: {error}. {hint}\nWhat was said until then is in {folder.log}"
+        ) from error
 
 
 def _source(system: System, pin: Pin, cache: Path, chosen: Path | None, tell: Listener) -> GgmlSource:
@@ -211,17 +228,49 @@ def _source(system: System, pin: Pin, cache: Path, chosen: Path | None, tell: Li
     return source
 
 
+def _mind_the_clock(folder: Folder, cache: Path, tell: Listener) -> None:
+    """Sees to it that no file of ours lies in the future, where ninja would take old objects for new ones."""
+    for kept in (folder.sources, cache / "ggml", cache / "tools"):
+        for path in in_the_future(kept):
+            os.utime(path)
+    if in_the_future(folder.out):
+        tell(
+            Hint("The clock was set back since the last build here: nothing of that can be trusted, so anew.")
+        )
+        remove_folder(folder.out)
+
+
+def _room(system: System, host: Host, most: int | None) -> Callable[[int], int]:
+    """Bytes that may still be taken: of what is there now, and of `most` where the user set a limit.
+
+    Less than 0 where others took of what is to stay free.
+    """
+
+    def room(used: int) -> int:
+        there = probe_memory(system, host.os, Findings()).room or sys.maxsize
+        return min(there, most - used if most else there) - _RESERVE
+
+    return room
+
+
 def _build(
-    made: Plan, toolchain: ToolchainFacts, source: GgmlSource, folder: Folder, key: str, tell: Listener
-) -> Wheel:
+    made: Plan,
+    toolchain: ToolchainFacts,
+    source: GgmlSource,
+    folder: Folder,
+    means: Means,
+    key: str,
+    tell: Listener,
+) -> tuple[Wheel, bool]:
+    """The wheel, and whether nothing of the engine was given up to make it."""
     tell(StepStarted("build"))
-    built = build(made, toolchain, source.folder, folder, tell)
+    built = build(made, toolchain, source.folder, folder, means, tell)
     done = f"{built.units} units in {built.seconds:.0f} s" if built.units else "nothing to compile"
     tell(StepDone("build", done))
     tell(StepStarted("package"))
     wheel = package(made, toolchain, source.folder, folder, key)
     tell(StepDone("package", f"{Path(wheel.path).name} ({show_size(Path(wheel.path).stat().st_size)})"))
-    return wheel
+    return wheel, built.whole
 
 
 def _install(system: System, target: Target, wheel: Wheel, cache: Path, tell: Listener) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import shutil
 import tarfile
 import tempfile
@@ -12,8 +13,8 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
 from floatllm_build.errors import MissingError, SourceFaultError, UsageFaultError
-from floatllm_build.files import sha256_file
-from floatllm_build.pip import fetch_with_pip, last_lines
+from floatllm_build.files import sha256_file, sweep
+from floatllm_build.pip import disk_is_full, fetch_with_pip, last_lines
 from floatllm_build.system import System
 from floatllm_build.values import GgmlSource
 
@@ -116,6 +117,7 @@ def fetch(system: System, pin: Pin, cache: Path) -> GgmlSource:
     """
     home = cache / "ggml"
     home.mkdir(parents=True, exist_ok=True)
+    sweep(home, ".fetch-*")
     scratch = Path(tempfile.mkdtemp(dir=home, prefix=".fetch-"))
     try:
         archive = _download(system, pin, cache, scratch)
@@ -130,6 +132,11 @@ def fetch(system: System, pin: Pin, cache: Path) -> GgmlSource:
         folder = home / pin.folder_name
         shutil.rmtree(folder, ignore_errors=True)
         tree.replace(folder)
+    except OSError as error:
+        raise SourceFaultError(
+            f"The ggml source {pin.version} could not be kept in {home}: {error.strerror or error}. Make "
+            "room there, or name a folder on another disk in FLOATLLM_CACHE_DIR, and run this again."
+        ) from error
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
     return GgmlSource(folder=str(folder), tree_sha256=pin.tree_sha256, pinned=True, fetched=True)
@@ -155,6 +162,9 @@ def _download(system: System, pin: Pin, cache: Path, scratch: Path) -> Path:
     )
     archive = scratch / pin.archive
     if done.rc != 0 or not archive.is_file():
+        full = disk_is_full(done)
+        if full:
+            raise SourceFaultError(f"The ggml source {pin.version} could not be fetched: {full}")
         raise SourceFaultError(
             f"The ggml source {pin.version} could not be fetched: pip said\n{last_lines(done)}\n"
             f"Check the connection and pip's index settings, and run this again. {pin.by_hand}"
@@ -184,5 +194,7 @@ def _unpack(archive: Path, subfolder: str, tree: Path) -> None:
                     target.parent.mkdir(parents=True, exist_ok=True)
                     with target.open("wb") as file:
                         shutil.copyfileobj(content, file)
+                    # Its own time: fetched again, the same file does not have all be compiled again.
+                    os.utime(target, (member.mtime, member.mtime))
     except (tarfile.TarError, EOFError) as error:
         raise SourceFaultError(f"{archive.name} cannot be unpacked: {error}. Run this again.") from error

@@ -2,16 +2,26 @@
 
 from __future__ import annotations
 
+import contextlib
+import errno
 import shlex
+import shutil
+import tempfile
+import zipfile
 from collections.abc import Mapping
 from pathlib import Path, PurePath
 
 from floatllm_build.errors import InstallFailedError, MissingError
+from floatllm_build.files import remove_folder
 from floatllm_build.pip import install_command, last_lines
 from floatllm_build.process import run_to_its_end
+from floatllm_build.sizes import show_size
 from floatllm_build.system import Completed, System
 from floatllm_build.values import Target, Wheel
 from floatllm_build.wheel_file import console_scripts, parse_record, platform_fits, read_record, record_hash
+
+# For the modules that the installer compiles, and for its own lists.
+_COMPILED = 2 << 20
 
 
 def holds(target: Target, wheel: Wheel) -> bool:
@@ -38,6 +48,93 @@ def _has_program(site: Path, made: Mapping[str, str], name: str) -> bool:
     )
 
 
+def check_writable(target: Target) -> None:
+    """Raises MissingError where nothing can be written into the target.
+
+    Pip finds that out when it has already taken the former program away, and does not bring it back.
+    """
+    if target.kind == "system" and not target.installed:
+        return  # Pip then goes to the user's own folder.
+    for site in _sites(target):
+        refusal = _refusal(site)
+        if refusal:
+            raise MissingError(
+                f"Nothing can be written to {site}: {refusal}. Make it writable, or name the Python of "
+                "another environment with --python."
+            )
+
+
+def _refusal(folder: Path) -> str:
+    try:
+        with tempfile.TemporaryFile(dir=folder):
+            return ""
+    except OSError as error:
+        # On a full disk there may be room by the time that it is needed.
+        return "" if error.errno == errno.ENOSPC else error.strerror or str(error)
+
+
+def _check_space(target: Target, wheel: Path) -> None:
+    """Raises InstallFailedError where the former engine and the new one do not fit beside each other.
+
+    Pip keeps the former until the new one is written, and cannot bring back all of it on a full disk.
+    """
+    if not zipfile.is_zipfile(wheel):
+        return  # The installer has the words for that.
+    with zipfile.ZipFile(wheel) as archive:
+        needed = sum(member.file_size for member in archive.infolist()) + _COMPILED
+    for site in _sites(target):
+        free = shutil.disk_usage(site).free
+        if free < needed:
+            raise InstallFailedError(
+                f"The wheel is built and proven, but its files need {show_size(needed)} in {site}, where "
+                f"{show_size(free)} are free: No space left on device. Nothing there was changed. Free space "
+                "there, and run this again."
+            )
+
+
+def clear_remains(target: Target) -> None:
+    """Puts right what a pip that was killed has left, which the next installer would stumble over.
+
+    Pip moves the former engine aside, under names that start with `~`, writes the new one, its RECORD last,
+    and then deletes the former. Where the new one has no RECORD it is deleted, and the former comes back.
+    """
+    for site in _sites(target):
+        for path in site.glob("~loatllm*"):
+            # Pip makes a folder to have the name, deletes it and renames the former to it.
+            with contextlib.suppress(OSError):
+                path.rmdir()
+        aside = {path.name: path for path in site.glob("~loatllm*")}
+        infos = list(site.glob("floatllm-*.dist-info"))
+        whole = [info for info in infos if (info / "RECORD").is_file() and (info / "METADATA").is_file()]
+        former = [path for name, path in aside.items() if name.endswith(".dist-info")]
+        if not whole:
+            for info in infos:
+                remove_folder(info)
+            if infos and not former:
+                # Half of the new one; there was no former.
+                remove_folder(site / "floatllm")
+            for path in former:
+                path.rename(site / f"f{path.name[1:]}")
+        moved = aside.get("~loatllm")
+        if moved and (not whole or not (site / "floatllm").is_dir()):
+            remove_folder(site / "floatllm")
+            moved.rename(site / "floatllm")
+        for path in aside.values():
+            remove_folder(path)
+        # Beside a file that it does not know, pip moves files one by one, to where nobody finds them.
+        for path in (*site.glob("floatllm-*.dist-info/*.tmp"), *site.glob("floatllm/**/__pycache__/*.pyc.*")):
+            path.unlink()
+
+
+def _sites(target: Target) -> list[Path]:
+    """Where the engine is, or may have been until its installer was killed."""
+    if target.installed:
+        return [Path(target.installed).parent]
+    version = ".".join(map(str, target.version))
+    patterns = (f"lib*/python{version}/site-packages", "Lib/site-packages")
+    return [site for pattern in patterns for site in Path(target.prefix).glob(pattern)]
+
+
 def check_tag(target: Target, wheel: Wheel) -> None:
     """Raises MissingError where the target's Python would not take the wheel."""
     if not platform_fits(Path(wheel.path), target):
@@ -51,13 +148,21 @@ def check_tag(target: Target, wheel: Wheel) -> None:
 def install(system: System, target: Target, wheel: Wheel, cache: Path) -> None:
     """Installs, asking no index, and never stops half-way between the former engine and the new one.
 
+    An installer that is killed cannot put things right itself: that is done for it, and it is started once
+    more.
+
     Raises MissingError where the installer is not there, InstallFailedError with its last words where it
     failed, and KeyboardInterrupt, once it has ended, where an interrupt came meanwhile.
     """
+    _check_space(target, Path(wheel.path))
     command = install_command(system, target, Path(wheel.path), cache)
     by_hand = f"To try it alone: {shlex.join(command)}"
     try:
+        clear_remains(target)
         status, said = run_to_its_end(command)
+        if status < 0:
+            clear_remains(target)
+            status, said = run_to_its_end(command)
     except OSError as error:
         raise MissingError(
             f"The wheel is built and proven, but its installer {command[0]} cannot be started: {error}. "

@@ -1,4 +1,4 @@
-"""One tool at a time works in the cache; the next one waits and says so. A lock dies with its process."""
+"""One tool at a time works in the cache; the next one waits and says so. A lock dies with its processes."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import IO
 
 from floatllm_build.events import Hint, Listener
+from floatllm_build.process import inherited
 
 _POLL = 0.2
 
@@ -25,7 +26,8 @@ def cache_lock(cache: Path, tell: Listener) -> Iterator[None]:
                 tell(Hint(f"Another floatllm-build is at work in {cache}; waiting for it."))
                 told = True
             time.sleep(_POLL)
-        yield
+        with inherited(file.fileno()):
+            yield
 
 
 def _try(file: IO[bytes]) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
 from dataclasses import dataclass, field
 
@@ -10,6 +11,8 @@ STATUS = "[%f/%t/%s] "
 
 _LINE = re.compile(r"^\[(\d+)/(\d+)/(\d+)\] (.*)$")
 _ESCAPES = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]")
+# Clears what is left of the line before.
+_LINE_END = "\x1b[K"
 _DESCRIPTION = re.compile(r"^(Building|Linking|Generating|Re-running|Re-checking|Copying)\b.*?(\S+)$")
 
 
@@ -39,6 +42,9 @@ class NinjaReader:
     done: int = 0
     total: int = 0
     log: list[str] = field(default_factory=list)
+    running: list[str] = field(default_factory=list)
+    """What was started and has not ended, as ninja describes it, the longest running first."""
+    ended: list[str] = field(default_factory=list)
 
     def feed(self, text: str) -> list[Progress]:
         *lines, self.rest = re.split(r"\r\n|\r|\n", self.rest + text)
@@ -49,6 +55,14 @@ class NinjaReader:
         if self.rest:
             self._line(_ESCAPES.sub("", self.rest))
             self.rest = ""
+
+    def longest(self) -> str:
+        """What has run for longest, as ninja describes it; empty where it does not say."""
+        if self.running:
+            return self.running[0]
+        # On a terminal a line stands unfinished until the next one overwrites it.
+        match = _LINE.match(_ESCAPES.sub("", self.rest)) if self.rest.endswith(_LINE_END) else None
+        return match[4] if match and int(match[1]) <= self.done else ""
 
     def take_log(self) -> str:
         lines, self.log = self.log, []
@@ -63,6 +77,11 @@ class NinjaReader:
         done, total = int(match[1]), int(match[2])
         if done > self.done:
             self.log.append(f"[{done}/{total}] {match[4]}")
+            self.ended.append(match[4])
+            with contextlib.suppress(ValueError):
+                self.running.remove(match[4])
+        elif match[4] not in self.running:
+            self.running.append(match[4])
         self.done, self.total = done, total
         return Progress(done, total, unit_name(match[4]))
 

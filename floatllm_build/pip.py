@@ -66,6 +66,17 @@ def install_command(system: System, target: Target, wheel: Path, cache: Path) ->
     return (*own_pip(system, cache), "--python", target.executable, "install", *_QUIET, *options, str(wheel))
 
 
+def disk_is_full(done: Completed) -> str:
+    """What to do where that is why pip failed; else empty."""
+    said = [line for line in f"{done.out}\n{done.err}".splitlines() if "No space left on device" in line]
+    if not said:
+        return ""
+    return (
+        f"the disk is full.\n{said[-1]}\nFree space there (pip works in TMPDIR as well), or name a folder on "
+        "another disk in FLOATLLM_CACHE_DIR, and run this again."
+    )
+
+
 def last_lines(done: Completed, count: int = 6) -> str:
     """The end of what a command said, errors before output."""
     text = done.err.strip() or done.out.strip() or f"exit status {done.rc}"

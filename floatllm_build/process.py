@@ -13,7 +13,23 @@ import threading
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
-_GRACE = 2.0
+# Ninja ends its jobs itself when it is asked to, in a few milliseconds.
+_GRACE = 0.6
+# What every child gets as well: see `inherited`.
+_inherited: set[int] = set()
+
+
+@contextlib.contextmanager
+def inherited(handle: int) -> Iterator[None]:
+    """While the block runs, children get this file handle too: a lock on it ends with the last of them.
+
+    A tool that is killed cannot stop its children, and nobody else may work where they still do.
+    """
+    _inherited.add(handle)
+    try:
+        yield
+    finally:
+        _inherited.discard(handle)
 
 
 def run_child(
@@ -30,7 +46,8 @@ def run_child(
 
     Both of its outputs come to `on_text` in pieces as they arrive; `on_start` gets its process id. With
     `terminal` the outputs pass through a pseudo-terminal where the system has one: ninja names a unit when it
-    starts only there. Whatever ends this call, an interrupt included, ends the whole process group.
+    starts only there. Whatever ends this call, an interrupt included, ends the whole session of the child;
+    so does a signal that kills the child.
 
     Raises OSError where argv cannot be started and subprocess.TimeoutExpired after `timeout` seconds.
     """
@@ -53,12 +70,16 @@ def run_child(
     try:
         on_start(child.pid)
         _pump(ours, on_text, child, timeout)
-        return child.wait()
+        status = child.wait()
+        if status < 0:
+            # It was killed and could not stop its own: nobody else may write what they are writing.
+            _kill_session(child.pid)
     except BaseException:
         _end(child)
         raise
     finally:
         os.close(ours)
+    return status
 
 
 def run_to_its_end(argv: tuple[str, ...]) -> tuple[int, str]:
@@ -114,6 +135,7 @@ def _start(
         stderr=subprocess.STDOUT,
         start_new_session=not windows,
         creationflags=new_group,
+        pass_fds=() if windows else tuple(_inherited),
     )
 
 
@@ -156,10 +178,24 @@ def _end(child: subprocess.Popen[bytes]) -> None:
     for step in (signal.SIGTERM, signal.SIGKILL):
         with contextlib.suppress(ProcessLookupError):
             os.killpg(child.pid, step)
+        if step == signal.SIGKILL:
+            _kill_session(child.pid)
         with contextlib.suppress(subprocess.TimeoutExpired):
             child.wait(_GRACE)
-            if step == signal.SIGKILL:
-                return
+
+
+def _kill_session(leader: int) -> None:
+    """Kills all that is left of the session of a process that was started with one.
+
+    Ninja puts each of its jobs into a process group of its own: a signal to ninja's group does not reach
+    them. Where there is no /proc, ninja has to have ended them itself, as it does unless it was killed.
+    """
+    for folder in Path("/proc").glob("[0-9]*"):
+        with contextlib.suppress(OSError, ValueError, IndexError):
+            # pid (name, which may hold anything) state parent group session ...
+            words = (folder / "stat").read_text(errors="replace").rpartition(")")[2].split()
+            if int(words[3]) == leader and words[0] != "Z":
+                os.kill(int(folder.name), signal.SIGKILL)
 
 
 def _set_width(terminal: int) -> None:

@@ -12,10 +12,14 @@ from floatllm_build.errors import MissingError, UsageFaultError
 from floatllm_build.presets import Preset, find_preset
 from floatllm_build.rules import FITTERS
 from floatllm_build.rules.cost import (
+    GCC_RECLAIM,
     LOW_MEM_CAPACITY,
+    LOW_MEM_COST,
+    RESERVE,
     downloads,
     job_memory,
     jobs_within,
+    least_memory,
     low_mem_flags,
     memory_peak,
     memory_rung,
@@ -67,6 +71,7 @@ def make_plan(host: Host, request: Request, presets: Mapping[str, Preset]) -> Pl
         portable=preset.portable,
         low_mem=preset.low_mem,
         jobs=jobs,
+        jobs_limit=request.jobs or (preset.jobs if preset.low_mem else 0) or max(jobs, host.cpu.usable),
         memory_rung=rung,
         memory_per_job=peaks[0],
         memory_peak=memory_peak(peaks, jobs),
@@ -209,12 +214,28 @@ def _choose_preset(
         if low_name not in presets:
             raise UsageFaultError(f"There is no low-memory preset for {backend}. Leave out --low-mem.")
         reasons.append(Reason(rule="low-mem", text="low memory was asked for"))
+        reasons += _fast_fits(host, presets, backend, capacity)
         return presets[low_name]
     if small and low_name in presets:
         text = f"{show_size(capacity)} of memory in all is less than {show_size(LOW_MEM_CAPACITY)}"
         reasons.append(Reason(rule="low-mem", text=text))
+        reasons += _fast_fits(host, presets, backend, capacity)
         return presets[low_name]
     return find_preset(presets, backend)
+
+
+def _fast_fits(
+    host: Host, presets: Mapping[str, Preset], backend: Backend, capacity: int
+) -> tuple[Reason, ...]:
+    """Says so where the engine that is optimised for speed could be compiled all the same."""
+    need = least_memory(host, presets[backend]) if backend in presets else 0
+    if not 0 < need + RESERVE <= capacity:
+        return ()
+    text = (
+        f"--preset {backend} fits too, with {show_size(need)} for a compile: {LOW_MEM_COST}, "
+        "and all CPUs compile where memory allows"
+    )
+    return (Reason(rule="fast-fits", text=text),)
 
 
 def _low_name(host: Host, backend: Backend) -> str:
@@ -247,15 +268,22 @@ def _choose_jobs(
 def _tight(
     host: Host, request: Request, presets: Mapping[str, Preset], preset: Preset, peak: int, rung: int
 ) -> Reason:
+    least = least_memory(host, preset)
+    text = f"one compile can take {show_size(peak)} and {show_size(rung)} are there"
+    if least <= rung:
+        return Reason(rule="gcc-reclaim", text=f"{text}. {GCC_RECLAIM} ({show_size(least)})")
     low = presets.get(_low_name(host, preset.backend))
-    less = job_memory(host, low)[0] if low else peak
+    less = job_memory(host, low)[0] if low else least
     # Clang takes what it takes, and so does the largest file of Vulkan's shaders.
     fix = "name more --memory" if request.memory else "close other programs, or add swap"
-    if low and not preset.portable and less < peak:
+    if low and not preset.portable and less <= rung:
         option = f"--preset {low.name}" if request.preset else "--low-mem"
         fix = f"{option} makes it {show_size(less)}"
-    text = f"one compile can take {show_size(peak)} and {show_size(rung)} are there: it is tried, and may be "
-    return Reason(rule="tight-memory", text=f"{text}killed. To be sure: {fix}")
+    return Reason(
+        rule="tight-memory",
+        text=f"{text}: a compile that is killed is tried again with less, as long as there is something to "
+        f"give up. To be sure: {fix}",
+    )
 
 
 def _defines(

@@ -7,7 +7,6 @@ not here.
 
 from __future__ import annotations
 
-import contextlib
 import ctypes
 import errno
 import glob
@@ -17,25 +16,22 @@ import platform
 import re
 import shlex
 import shutil
-import signal
 import struct
-import subprocess
 import sys
 import sysconfig
 import threading
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import IO, Any, Protocol, TypeVar
+from typing import Any, Protocol, TypeVar
 
+from floatllm_build.answer import hear
 from floatllm_build.record import RECORD_KINDS, RECORD_VERSION, load_record
 from floatllm_build.recording import renumbered, united
 
 _T = TypeVar("_T")
 
 _LONGEST_TEXT = 1 << 20
-# Seconds that a killed program may take to die, and its last words to arrive.
-_GRACE = 0.3
 _QUESTIONS = Path(__file__).resolve().parent / "host" / "ask"
 
 
@@ -165,7 +161,8 @@ class LiveSystem:
     def run(
         self, argv: tuple[str, ...], *, timeout: float = 5.0, variables: Mapping[str, str] | None = None
     ) -> Completed:
-        return _run(argv, timeout, {**os.environ, "LC_ALL": "C", **(variables or {})})
+        rc, out, err = hear(argv, timeout, {**os.environ, "LC_ALL": "C", **(variables or {})}, _LONGEST_TEXT)
+        return Completed(rc=rc, out=out, err=err)
 
     def ask(self, question: str, subject: str = "", *, timeout: float = 5.0) -> Completed:
         script = str(_QUESTIONS / f"{question}.py")
@@ -192,64 +189,6 @@ def keep_lines(text: str, only: str) -> str:
     if not only:
         return text
     return "".join(dict.fromkeys(line for line in text.splitlines(keepends=True) if re.search(only, line)))
-
-
-def _run(argv: tuple[str, ...], timeout: float, env: Mapping[str, str]) -> Completed:
-    """Runs argv with a limit on its time and on what it may say.
-
-    A program that waits for a broken driver may not die even when killed: then it is left behind.
-    """
-    try:
-        child = subprocess.Popen(
-            argv,
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            env=dict(env),
-            start_new_session=True,
-        )
-    except (OSError, ValueError) as error:
-        return Completed(rc=127, out="", err=getattr(error, "strerror", None) or str(error))
-    said: list[bytearray] = [bytearray(), bytearray()]
-    readers = [
-        threading.Thread(target=_collect, args=(pipe, into), daemon=True)
-        for pipe, into in zip((child.stdout, child.stderr), said, strict=True)
-    ]
-    late = False
-    try:
-        for reader in readers:
-            reader.start()
-    except RuntimeError as error:
-        _kill(child)
-        return Completed(rc=127, out="", err=str(error))  # no thread is to be had
-    try:
-        child.wait(timeout)
-    except subprocess.TimeoutExpired:
-        late = True
-        _kill(child)
-    for reader in readers:
-        # What the program left running may hold the pipes open; what was said until now is enough.
-        reader.join(_GRACE)
-    out, err = (bytes(text).decode(errors="replace") for text in said)
-    if late:
-        return Completed(rc=124, out="", err=f"no answer within {timeout:.2g} s")
-    return Completed(rc=child.returncode, out=out, err=err)
-
-
-def _collect(pipe: IO[bytes], into: bytearray) -> None:
-    with pipe, contextlib.suppress(OSError, ValueError):
-        while piece := os.read(pipe.fileno(), 65536):
-            into += piece[: max(0, _LONGEST_TEXT - len(into))]
-
-
-def _kill(child: subprocess.Popen[bytes]) -> None:
-    if sys.platform == "win32":
-        child.kill()
-    else:
-        with contextlib.suppress(OSError):
-            os.killpg(child.pid, signal.SIGKILL)
-    with contextlib.suppress(subprocess.TimeoutExpired):
-        child.wait(_GRACE)
 
 
 def _command_line(argv: tuple[str, ...], variables: Mapping[str, str] | None) -> str:

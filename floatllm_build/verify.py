@@ -13,7 +13,7 @@ from typing import Any
 
 from floatllm_build.errors import NotProvenError
 from floatllm_build.events import Listener, Said
-from floatllm_build.files import write_whole
+from floatllm_build.files import sweep, write_whole
 from floatllm_build.process import run_child
 from floatllm_build.values import Proof
 
@@ -29,7 +29,8 @@ def prove_wheel(
     """
     home = cache / "proofs"
     home.mkdir(parents=True, exist_ok=True)
-    scratch = Path(tempfile.mkdtemp(dir=home))
+    sweep(home, "tmp*")
+    scratch = Path(tempfile.mkdtemp(dir=home, prefix="tmp"))
     try:
         with zipfile.ZipFile(wheel) as archive:
             archive.extractall(scratch)

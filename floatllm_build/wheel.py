@@ -10,7 +10,7 @@ import zipfile
 from pathlib import Path
 
 from floatllm_build.build_folder import Folder, child_environment, cmake_options, failure, run_logged
-from floatllm_build.files import write_whole
+from floatllm_build.files import sweep, write_whole
 from floatllm_build.values import Plan, Proof, ToolchainFacts, Wheel, to_json
 
 _PROOF = "proof.json"
@@ -27,7 +27,7 @@ def package(plan: Plan, toolchain: ToolchainFacts, ggml_folder: str, folder: Fol
     (folder.out / ".skbuild-info.json").unlink(missing_ok=True)
     settings = {
         "build-dir": str(folder.out),
-        "cmake.args": list(cmake_options(plan, toolchain, ggml_folder)),
+        "cmake.args": list(cmake_options(plan, toolchain, ggml_folder, folder)),
         "build.verbose": "false",
         "build.tool-args": [f"-j{plan.jobs}"],
     }
@@ -47,15 +47,21 @@ def find_cached(cache: Path, key: str) -> Wheel | None:
     return Wheel(path=str(wheels[0]), key=key, reused=True) if whole else None
 
 
-def keep(cache: Path, wheel: Wheel, proof: Proof) -> Wheel:
-    """Moves a proven wheel with its proof into the cache."""
+def keep(cache: Path, wheel: Wheel, proof: Proof, *, whole: bool) -> Wheel:
+    """Moves a proven wheel with its proof into the cache.
+
+    One that is not `whole`, because memory was short, is installed and never taken again: there may be more
+    memory the next time.
+    """
     home = cache / "wheels"
     home.mkdir(parents=True, exist_ok=True)
+    sweep(home, ".new-*")
     scratch = Path(tempfile.mkdtemp(dir=home, prefix=".new-"))
     try:
         name = Path(wheel.path).name
         shutil.copy2(wheel.path, scratch / name)
-        write_whole(scratch / _PROOF, json.dumps(to_json(proof), indent=1).encode())
+        name_of_proof = _PROOF if whole else f"not-whole-{_PROOF}"
+        write_whole(scratch / name_of_proof, json.dumps(to_json(proof), indent=1).encode())
         folder = home / wheel.key
         shutil.rmtree(folder, ignore_errors=True)
         scratch.rename(folder)

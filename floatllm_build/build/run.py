@@ -2,64 +2,144 @@
 
 from __future__ import annotations
 
+import contextlib
+import json
 import shutil
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
 
+from floatllm_build.build.compile import Order, Outcome, compile_all
+from floatllm_build.build.key import digest
+from floatllm_build.build.peaks import Cost, Costs, load_learned, save_learned
+from floatllm_build.build.trace import trace
 from floatllm_build.build_folder import Folder, child_environment, cmake_options, failure, run_logged
-from floatllm_build.events import Listener, UnitProgress
-from floatllm_build.ninja import NinjaReader
-from floatllm_build.process import run_child
+from floatllm_build.diagnosis import OUT_OF_MEMORY, diagnose
+from floatllm_build.events import BuildSummary, Hint, Listener
+from floatllm_build.files import write_whole
+from floatllm_build.ninja import unit_name
 from floatllm_build.values import Built, Plan, ToolchainFacts
 
+_SHOWN = 5
 
-def build(plan: Plan, toolchain: ToolchainFacts, ggml_folder: str, folder: Folder, tell: Listener) -> Built:
-    """Configures and compiles. Raises BuildFailedError with the first errors and the log's path."""
+
+@dataclass(frozen=True, kw_only=True)
+class Means:
+    """What a build may use."""
+
+    room: Callable[[int], int]
+    """Bytes that may still be taken, while the build's own processes take that many."""
+    learned: Path
+    """Folder where costs of units are kept."""
+    trace: Path | None = None
+    """File for the timeline."""
+
+
+def build(
+    plan: Plan, toolchain: ToolchainFacts, ggml_folder: str, folder: Folder, means: Means, tell: Listener
+) -> Built:
+    """Configures and compiles. Raises BuildFailedError with the cause, the fix and the log's path."""
     started = time.monotonic()
     env = child_environment(plan, toolchain)
     cmake = toolchain.cmake.path if toolchain.cmake else "cmake"
-    ninja = toolchain.ninja.path if toolchain.ninja else "ninja"
     folder.log.parent.mkdir(parents=True, exist_ok=True)
     folder.log.unlink(missing_ok=True)
-    if not (folder.out / "build.ninja").is_file():
-        # A configuration that was broken off may have left a cache that looks whole.
+    _drop_half_configured(folder)
+    folder.flags.write_text("", encoding="utf-8")
+    options = cmake_options(plan, toolchain, ggml_folder, folder)
+
+    def configure(more: tuple[str, ...]) -> None:
+        argv = (cmake, "-S", str(folder.native), "-B", str(folder.out), *options, *more)
+        status, text = run_logged(argv, folder, env, folder.native)
+        if status != 0:
+            raise failure("Configuring", text, folder)
+
+    configure(())
+    if _a_check_was_killed(folder):
+        # CMake took it for a machine that lacks something, and remembers that.
         shutil.rmtree(folder.out, ignore_errors=True)
-    options = cmake_options(plan, toolchain, ggml_folder)
-    configure = (cmake, "-S", str(folder.native), "-B", str(folder.out), *options)
-    _logged(configure, folder, env, "configuring")
-    units = _ninja((ninja, "-C", str(folder.out), f"-j{plan.jobs}"), folder, env, tell, started)
-    return Built(folder=str(folder.out), units=units, seconds=time.monotonic() - started, log=str(folder.log))
+        configure(())
+    compiler = toolchain.cxx.kind if toolchain.cxx else "unknown"
+    version = toolchain.cxx.version if toolchain.cxx else ""
+
+    def kept(reclaiming: bool, size: bool) -> Path:
+        name = digest(
+            {"compiler": [compiler, version], "preset": plan.preset, "early": reclaiming, "size": size}
+        )
+        return means.learned / f"{plan.preset}-{name[:10]}.json"
+
+    def costs(reclaiming: bool, size: bool) -> Costs:
+        return Costs(compiler, "size" if size else "speed", reclaiming, load_learned(kept(reclaiming, size)))
+
+    def learn(reclaiming: bool, size: bool, seen: Mapping[str, Cost]) -> None:
+        path = kept(reclaiming, size)
+        if seen:
+            # Only the next build's speed hangs on it.
+            with contextlib.suppress(OSError):
+                save_learned(path, load_learned(path) | dict(seen))
+
+    order = Order(
+        folder=folder,
+        ninja=toolchain.ninja.path if toolchain.ninja else "ninja",
+        ninja_version=toolchain.ninja.version if toolchain.ninja else "",
+        env=env,
+        jobs=plan.jobs_limit,
+        compiler=compiler,
+        backend=plan.backend,
+        low_mem=plan.low_mem,
+        costs=costs,
+        learn=learn,
+        room=means.room,
+        reconfigure=configure,
+    )
+    outcome = Outcome()
+    try:
+        compile_all(order, tell, outcome)
+    finally:
+        if means.trace:
+            _write_trace(means.trace, outcome, tell)
+    if outcome.spans:
+        tell(_summary(outcome))
+    seconds = time.monotonic() - started
+    return Built(
+        folder=str(folder.out),
+        units=len(outcome.spans),
+        seconds=seconds,
+        log=str(folder.log),
+        whole=outcome.rung.smaller == plan.low_mem and outcome.rung.flash_attention,
+    )
 
 
-def _logged(argv: tuple[str, ...], folder: Folder, env: Mapping[str, str], what: str) -> None:
-    status, text = run_logged(argv, folder, env, folder.native)
-    if status != 0:
-        raise failure(what.capitalize(), text, folder)
+def _write_trace(path: Path, outcome: Outcome, tell: Listener) -> None:
+    text = json.dumps(trace(outcome.spans, outcome.moments, outcome.peaks))
+    try:
+        write_whole(path, text.encode())
+    except OSError as error:
+        tell(Hint(f"The timeline cannot be written to {path}: {error.strerror}. Name another file."))
 
 
-def _ninja(
-    argv: tuple[str, ...], folder: Folder, env: Mapping[str, str], tell: Listener, started: float
-) -> int:
-    reader = NinjaReader()
-    logged: list[str] = []
-    with folder.log.open("a", encoding="utf-8", errors="replace") as log:
+def _drop_half_configured(folder: Folder) -> None:
+    """A configuration that was broken off may have left a cache that looks whole."""
+    ninja_file = folder.out / "build.ninja"
+    if not ninja_file.is_file() or not ninja_file.stat().st_size:
+        shutil.rmtree(folder.out, ignore_errors=True)
 
-        def keep() -> None:
-            text = reader.take_log()
-            logged.append(text)
-            log.write(text)
-            log.flush()
 
-        def take(text: str) -> None:
-            for progress in reader.feed(text):
-                seconds = time.monotonic() - started
-                tell(UnitProgress(progress.done, progress.total, progress.current, seconds))
-            keep()
+def _a_check_was_killed(folder: Folder) -> bool:
+    """Whether the log that CMake keeps of its checks shows one whose compiler or linker was ended."""
+    logs = [folder.out / "CMakeFiles" / name for name in ("CMakeConfigureLog.yaml", "CMakeError.log")]
+    text = "\n".join(log.read_text(errors="replace") for log in logs if log.is_file())
+    found = diagnose(text)
+    return found is not None and found.kind == OUT_OF_MEMORY
 
-        log.write(f"$ {' '.join(argv)}\n")
-        status = run_child(argv, cwd=folder.native, env=env, on_text=take, terminal=True)
-        reader.close()
-        keep()
-    if status != 0:
-        raise failure("Compiling", "".join(logged), folder)
-    return reader.done
+
+def _summary(outcome: Outcome) -> BuildSummary:
+    made = {span.unit for span in outcome.spans}
+    by_time = sorted(outcome.spans, key=lambda span: span.start - span.end)[:_SHOWN]
+    # What was seen before its command line could be read goes by a program's name.
+    by_peak = sorted((made & outcome.peaks.keys()), key=lambda unit: (-outcome.peaks[unit], unit))[:_SHOWN]
+    return BuildSummary(
+        slowest=tuple((unit_name(f"Building {span.unit}"), span.end - span.start) for span in by_time),
+        hungriest=tuple((unit_name(f"Building {unit}"), outcome.peaks[unit]) for unit in by_peak),
+    )

@@ -17,7 +17,7 @@ from floatllm_build.host.vulkan import probe_vulkan
 from floatllm_build.system import System
 from floatllm_build.values import Host
 
-__all__ = ["probe_host", "probe_python", "probe_target"]
+__all__ = ["probe_host", "probe_memory", "probe_python", "probe_target"]
 
 
 def probe_host(system: System, python: str | None = None) -> Host:

@@ -13,6 +13,13 @@ endif()
 set(FLOATLLM_USER_C_FLAGS "${CMAKE_C_FLAGS}")
 set(FLOATLLM_USER_CXX_FLAGS "${CMAKE_CXX_FLAGS}")
 
+# The tool writes flags into this file while it builds, where memory turns out to be short. The compilers read
+# it themselves, so that nothing that is built already is built again.
+set(FLOATLLM_FLAGS_FILE "" CACHE FILEPATH "File with further compiler flags")
+if(FLOATLLM_FLAGS_FILE)
+    add_compile_options("$<$<COMPILE_LANGUAGE:C,CXX>:@${FLOATLLM_FLAGS_FILE}>")
+endif()
+
 # Takes the folder names of this machine out of __FILE__ and of debug information. The last matching
 # map wins in GCC and Clang, so the outer folders come first.
 function(floatllm_map_folders ggml_source)

@@ -21,10 +21,10 @@ from floatllm_build.wheel_file import console_scripts, record_hash
 INFO = "floatllm-0.1.0.dist-info"
 
 
-def small_wheel(folder: Path) -> Wheel:
-    """A wheel of floatllm with one module and its console script."""
+def small_wheel(folder: Path, said: str = "here") -> Wheel:
+    """A wheel of floatllm with one module, which says `said`, and its console script."""
     files = {
-        "floatllm/__init__.py": "def main():\n    print('here')\n",
+        "floatllm/__init__.py": f"def main():\n    print('{said}')\n",
         f"{INFO}/METADATA": "Metadata-Version: 2.1\nName: floatllm\nVersion: 0.1.0\n",
         f"{INFO}/WHEEL": "Wheel-Version: 1.0\nGenerator: test\nRoot-Is-Purelib: false\nTag: py3-none-any\n",
         f"{INFO}/entry_points.txt": "[console_scripts]\nfloatllm = floatllm:main\n",
@@ -106,7 +106,7 @@ def test_an_installer_that_is_not_there_is_exit_3(wheel: Wheel, tmp_path: Path) 
 
 
 def test_a_kept_wheel_that_was_cut_off_is_not_used_again(wheel: Wheel, tmp_path: Path) -> None:
-    kept = keep(tmp_path, wheel, Proof(device="CPU", lines=(), report={}))
+    kept = keep(tmp_path, wheel, Proof(device="CPU", lines=(), report={}), whole=True)
     assert find_cached(tmp_path, "k") == replace(kept, reused=True)
     path = Path(kept.path)
     path.write_bytes(path.read_bytes()[:-40])

@@ -49,6 +49,7 @@ PLAN = Plan(
     portable=False,
     low_mem=False,
     jobs=8,
+    jobs_limit=8,
     memory_rung=12 * GIB,
     memory_per_job=800 * MIB,
     memory_peak=6 * GIB,

@@ -220,28 +220,47 @@ def test_clang_knows_no_such_flags() -> None:
     assert not any("ggc" in word for word in made.cmake)
 
 
+SCARCE = machines.pc(memory=machines.memory(8 * GIB, 400 * MIB))
+
+
+@pytest.mark.parametrize("request_", [{}, {"jobs": 2}, {"preset": "cpu"}, {"portable": True}])
+def test_where_gcc_fits_once_it_saves_memory_that_is_said(request_: dict[str, Any]) -> None:
+    told = {reason.rule: reason.text for reason in plan(SCARCE, **request_).reasons}
+    assert "420 MiB and 384 MiB are there" in told["gcc-reclaim"]
+    assert "(160 MiB)" in told["gcc-reclaim"]
+    assert "tight-memory" not in told
+
+
 @pytest.mark.parametrize(
     ("host", "request_", "fix"),
     [
-        (machines.pc(memory=machines.memory(8 * GIB, 400 * MIB)), {}, "--low-mem makes it 160 MiB"),
-        (machines.pc(memory=machines.memory(8 * GIB, 400 * MIB)), {"jobs": 2}, "--low-mem makes it 160 MiB"),
-        (
-            machines.pc(memory=machines.memory(8 * GIB, 400 * MIB)),
-            {"preset": "cpu"},
-            "--preset cpu-low-mem makes it 160 MiB",
-        ),
-        # There is nothing smaller to ask for.
         (machines.pc(memory=machines.memory(8 * GIB, 400 * MIB), cuda=NVIDIA), {}, "close other programs"),
-        (machines.pc(memory=machines.memory(8 * GIB, 400 * MIB)), {"portable": True}, "close other programs"),
+        (machines.pc(memory=machines.memory(8 * GIB, 100 * MIB)), {}, "close other programs"),
         (machines.phone("asimd", capacity=100 * MIB), {}, "close other programs"),
         (PC, {"memory": 10 * MIB}, "name more --memory"),
     ],
 )
 def test_memory_too_small_for_one_compile_is_said(host: Host, request_: dict[str, Any], fix: str) -> None:
     told = next(reason.text for reason in plan(host, **request_).reasons if reason.rule == "tight-memory")
-    assert "may be killed" in told
+    assert "tried again with less" in told
     assert fix in told
-    assert "tight-memory" not in rules(plan(PC))
+    assert not {"tight-memory", "gcc-reclaim"} & set(rules(plan(PC)))
+
+
+def test_more_jobs_than_fit_now_may_run_when_memory_comes_free() -> None:
+    made = plan(machines.pc(memory=machines.memory(8 * GIB, 1 * GIB), cpu=replace(PC.cpu, usable=16)))
+    assert (made.jobs, made.jobs_limit) == (2, 16)
+    assert plan(PC, jobs=3).jobs_limit == 3
+    # The recipe is one at a time.
+    assert plan(PC, low_mem=True).jobs_limit == 1
+
+
+def test_a_low_memory_plan_says_where_the_fast_engine_fits_too() -> None:
+    pi = machines.pc(memory=machines.memory(2 * GIB), cpu=replace(PC.cpu, arch="arm64", usable=4))
+    told = {reason.rule: reason.text for reason in plan(pi).reasons}
+    assert "--preset cpu fits too, with 160 MiB for a compile" in told["fast-fits"]
+    assert "fast-fits" not in rules(plan(machines.pc(memory=machines.memory(256 * MIB))))
+    assert "fast-fits" not in rules(plan(PC))
 
 
 @pytest.mark.parametrize(("size", "rung"), [(0, 0), (3, 3), (1023, 768), (1024, 1024), (3 * GIB, 3 * GIB)])

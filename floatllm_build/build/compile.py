@@ -1,0 +1,219 @@
+"""Compiles a configured build folder without ever running out of memory.
+
+The decisions are `governor`'s; this module carries them out: it runs ninja in phases, and when a job was
+ended for want of memory all the same, gives something up and goes on where ninja stopped.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+
+from floatllm_build.build.governed import Ninja, Outcome, governed
+from floatllm_build.build.governor import Phase, Rung, next_rung, phases, reclaiming_pays
+from floatllm_build.build.ninja_log import planned_units
+from floatllm_build.build.pace import Pace
+from floatllm_build.build.peaks import Cost, Costs
+from floatllm_build.build_folder import Folder, failure
+from floatllm_build.diagnosis import OUT_OF_MEMORY, diagnose, failed_unit
+from floatllm_build.errors import BuildFailedError
+from floatllm_build.events import Hint, Listener
+from floatllm_build.ninja import NinjaReader, unit_name
+from floatllm_build.process import run_child
+from floatllm_build.sizes import show_size
+
+__all__ = ["Order", "Outcome", "compile_all"]
+
+_RECLAIM = "--param ggc-min-expand=10 --param ggc-min-heapsize=32768"
+# A unit that was killed for memory needs at least this much more than was seen.
+_AFTER_DEATH = 1.3
+_SIGKILL = 9
+
+
+@dataclass(frozen=True, kw_only=True)
+class Order:
+    """What to compile, and within which limits."""
+
+    folder: Folder
+    ninja: str
+    ninja_version: str
+    env: Mapping[str, str]
+    jobs: int
+    compiler: str
+    backend: str
+    low_mem: bool
+    costs: Callable[[bool, bool], Costs]
+    """(reclaiming, optimised for size) -> what units cost."""
+    learn: Callable[[bool, bool, Mapping[str, Cost]], None]
+    """Keeps what units were seen to cost, for `costs`."""
+    room: Callable[[int], int]
+    """Bytes that may still be taken, while the build's own processes take that many; may be less than 0."""
+    reconfigure: Callable[[tuple[str, ...]], None]
+
+
+@dataclass(frozen=True)
+class _Left:
+    """What is to be built: outputs that can be named as targets, and the number of all commands."""
+
+    units: tuple[str, ...]
+    total: int
+
+
+@dataclass
+class _Course:
+    """One call of `compile_all`."""
+
+    order: Order
+    tell: Listener
+    outcome: Outcome
+    needs: dict[str, int] = field(default_factory=dict)
+    """Bytes, at least, of units that were ended for want of memory.
+
+    They stay when flags save some of it: what such a unit takes was guessed wrong, and one death is enough.
+    """
+    started: float = field(default_factory=time.monotonic)
+    room: int = 0
+    """Bytes that were there when the last phases were planned."""
+    alone: bool = False
+    """Whether the units of the last phase ran one at a time."""
+
+
+def compile_all(order: Order, tell: Listener, outcome: Outcome) -> None:
+    """Builds all that is left. `outcome` is filled as it goes, so that a failure leaves what was seen.
+
+    Raises BuildFailedError with the cause and the fix, once there is nothing more to give up.
+    """
+    course = _Course(order, tell, outcome)
+    left = _left(order)
+    outcome.rung = _first_rung(order, left.units)
+    pace = Pace(left.total, _known_seconds(order, outcome.rung, left.units))
+    while True:
+        _write_flags(order, outcome.rung)
+        status, text = _run_phases(course, left, pace)
+        if status == 0:
+            return
+        if not _died_of_memory(status, text):
+            raise failure("Compiling", text, order.folder)
+        _step_down(course, text)
+        left = _left(order)
+        pace.again(left.units)
+
+
+def _left(order: Order) -> _Left:
+    argv = (order.ninja, "-C", str(order.folder.out), "-n", "-v")
+    reader, said = NinjaReader(), list[str]()
+
+    def take(text: str) -> None:
+        reader.feed(text)
+        said.append(text)
+
+    run_child(argv, cwd=order.folder.native, env=order.env, on_text=take)
+    return _Left(planned_units("".join(said)), reader.total)
+
+
+def _first_rung(order: Order, left: tuple[str, ...]) -> Rung:
+    room, gcc = order.room(0), order.compiler == "gcc"
+    known = [order.costs(reclaiming, order.low_mem) for reclaiming in (False, True)]
+    plain, reclaimed = ({unit: costs.of(unit) for unit in left} for costs in known)
+    early = gcc and (order.low_mem or reclaiming_pays(plain, reclaimed, order.jobs, room))
+    return Rung(jobs=order.jobs, reclaiming=early, smaller=order.low_mem)
+
+
+def _known_seconds(order: Order, rung: Rung, left: tuple[str, ...]) -> dict[str, float]:
+    costs = _costs(order, rung)
+    return {unit: seconds for unit in left if (seconds := costs.of(unit).seconds)}
+
+
+def _costs(order: Order, rung: Rung) -> Costs:
+    return order.costs(rung.reclaiming, rung.smaller)
+
+
+def _write_flags(order: Order, rung: Rung) -> None:
+    # A low-memory plan has both among its own flags.
+    flags = [] if order.low_mem else [_RECLAIM] * rung.reclaiming + ["-Os"] * rung.smaller
+    order.folder.flags.write_text("".join(f"{flag}\n" for flag in flags), encoding="utf-8")
+
+
+def _run_phases(course: _Course, left: _Left, pace: Pace) -> tuple[int, str]:
+    """Ninja, phase by phase, with one rung of the ladder: its last exit status, and all that it said."""
+    order, outcome = course.order, course.outcome
+    costs = _costs(order, outcome.rung)
+
+    def cost(unit: str) -> Cost:
+        known = costs.of(unit)
+        need = course.needs.get(unit, 0)
+        # What was ended once may have been too quick to be seen: it gets all that there is.
+        return Cost(max(known.peak, need, course.room) if need else known.peak, known.seconds)
+
+    course.room = order.room(0)
+    waiting = {unit: cost(unit) for unit in left.units}
+    done, said, status = pace.total - left.total, "", 0
+    for phase in phases(waiting, outcome.rung.jobs, course.room):
+        course.alone = phase.jobs == 1 or len(phase.units or waiting) == 1
+        largest = max((waiting[unit].peak for unit in phase.units or waiting), default=0)
+        expected = {unit: cost(unit).peak for unit in left.units}
+        run = governed(_ninja(course, phase), outcome, pace, done, largest, expected)
+        order.learn(outcome.rung.reclaiming, outcome.rung.smaller, run.costs)
+        done, said, status = done + run.done, said + run.text, run.status
+        if status != 0:
+            break
+        for unit in phase.units:
+            del waiting[unit]
+    return status, said
+
+
+def _ninja(course: _Course, phase: Phase) -> Ninja:
+    order = course.order
+    return Ninja(
+        program=order.ninja,
+        version=order.ninja_version,
+        folder=order.folder,
+        env=order.env,
+        targets=phase.units,
+        jobs=phase.jobs,
+        room=order.room,
+        tell=course.tell,
+        started=course.started,
+    )
+
+
+def _died_of_memory(status: int, text: str) -> bool:
+    found = diagnose(text)
+    # Nobody but the system kills ninja itself: we ask it to end with a milder signal first.
+    return status in {-_SIGKILL, 128 + _SIGKILL} or (found is not None and found.kind == OUT_OF_MEMORY)
+
+
+def _step_down(course: _Course, text: str) -> None:
+    """Gives up what comes next. Raises BuildFailedError where there is nothing."""
+    order, before = course.order, course.outcome.rung
+    found = diagnose(text)
+    # Where ninja itself was killed, it says no unit.
+    unit = (found.unit if found else "") or failed_unit(text)
+    name = unit_name(f"Building {unit}") if unit else "a unit"
+    seen, needed = course.outcome.peaks.get(unit, 0), 0
+    if unit:
+        known = _costs(order, before).of(unit)
+        there = int(course.room * (_AFTER_DEATH if course.alone else 1))
+        needed = max(known.peak, course.needs.get(unit, 0), int(seen * _AFTER_DEATH), there)
+        order.learn(before.reclaiming, before.smaller, {unit: Cost(needed, known.seconds)})
+        course.needs[unit] = needed
+    step = next_rung(before, order.compiler, order.backend, alone=course.alone)
+    if step is None:
+        raise _too_little(order, name, seen, needed)
+    course.outcome.rung, words = step
+    course.tell(Hint(f"{name} was ended for want of memory; from here on: {words}"))
+    if before.flash_attention != course.outcome.rung.flash_attention:
+        order.reconfigure(("-DGGML_CUDA_FA=OFF",))
+
+
+def _too_little(order: Order, name: str, seen: int, needed: int) -> BuildFailedError:
+    free = max(0, order.room(0))
+    took = f"it took {show_size(seen)} before the system ended it, " if seen else "the system ended it, "
+    # It was alone with what is free.
+    wanted = show_size(max(needed, int(free * _AFTER_DEATH)))
+    return BuildFailedError(
+        f"There is too little memory to compile {name}: {took}{show_size(free)} are free, and there is "
+        f"nothing left to give up. Free {wanted} (close programs, add swap, raise the container's limit) "
+        f"and run this again: it goes on where it stopped.\nEverything it said is in {order.folder.log}"
+    )

@@ -1,0 +1,241 @@
+"""One run of ninja under the governor.
+
+What its jobs take is looked at while they run, and as many are let in as the memory holds.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import sys
+import threading
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
+
+from floatllm_build.build.governor import Rung, admitted
+from floatllm_build.build.jobserver import Jobserver, jobserver
+from floatllm_build.build.ninja_log import Span, log_lines, spans_since
+from floatllm_build.build.pace import Pace
+from floatllm_build.build.peaks import Cost
+from floatllm_build.build.trace import Moment
+from floatllm_build.build.watch import Watch
+from floatllm_build.build_folder import Folder
+from floatllm_build.events import Listener, UnitProgress
+from floatllm_build.ninja import NinjaReader, unit_name
+from floatllm_build.process import run_child
+from floatllm_build.versions import version_tuple
+
+# The first ninja that takes its jobs from a jobserver.
+_JOBSERVER_NINJA = (1, 13)
+_TICK = 0.1
+# Moments that are kept: a curve needs no more, and a phone may compile for hours.
+_MOST_MOMENTS = 4000
+# Windows takes 32767 characters of a command, others not less than 131072 with the environment.
+_LONGEST_TARGETS = 30_000 if sys.platform == "win32" else 100_000
+
+
+@dataclass(frozen=True, kw_only=True)
+class Ninja:
+    """A run of ninja: what it builds, and what it may take."""
+
+    program: str
+    version: str
+    folder: Folder
+    env: Mapping[str, str]
+    targets: tuple[str, ...]
+    """None: all that is left."""
+    jobs: int
+    """At most."""
+    room: Callable[[int], int]
+    tell: Listener
+    started: float
+    """When the build began: all times are counted from there."""
+
+
+@dataclass
+class Outcome:
+    """What was seen while it compiled; times in seconds since the start, sizes in bytes."""
+
+    spans: list[Span] = field(default_factory=list)
+    peaks: dict[str, int] = field(default_factory=dict)
+    """By unit, as seen, with what was given up by then."""
+    moments: list[Moment] = field(default_factory=list)
+    rung: Rung = field(default_factory=lambda: Rung(jobs=1, reclaiming=False, smaller=False))
+
+
+@dataclass(frozen=True)
+class Run:
+    """How a run of ninja ended."""
+
+    status: int
+    text: str
+    done: int
+    """Commands that ended."""
+    costs: Mapping[str, Cost]
+    """Of the units that it made, where they were seen."""
+
+
+def governed(
+    ninja: Ninja,
+    outcome: Outcome,
+    pace: Pace,
+    done: int,
+    next_peak: int,
+    expected: Mapping[str, int],
+) -> Run:
+    """Runs it; `done` commands of the build have ended before, the next one may take `next_peak`.
+
+    `expected`: the peak of each unit, in bytes.
+
+    Raises what `ninja.tell` raises, once all children are gone.
+    """
+    before = log_lines(ninja.folder.out)
+    governing = _Governing(ninja, outcome, pace, done, next_peak, expected)
+    began = time.monotonic() - ninja.started
+    try:
+        status = governing.run()
+    finally:
+        made = spans_since(ninja.folder.out, before)
+        outcome.spans += [Span(span.unit, span.start + began, span.end + began) for span in made]
+        for unit, peak in governing.peaks.items():
+            outcome.peaks[unit] = max(peak, outcome.peaks.get(unit, 0))
+    peaks = governing.peaks
+    costs = {span.unit: Cost(peaks[span.unit], span.end - span.start) for span in made if span.unit in peaks}
+    return Run(status, "".join(governing.text), governing.reader.done, costs)
+
+
+def nameable(targets: tuple[str, ...], longest: int = _LONGEST_TARGETS) -> tuple[str, ...]:
+    """The targets, or none where a command cannot hold them: then all that is left is built by this run."""
+    return targets if sum(len(target) + 1 for target in targets) <= longest else ()
+
+
+class _Governing:
+    """The run itself: ninja is read in this thread and governed in another one."""
+
+    def __init__(
+        self,
+        ninja: Ninja,
+        outcome: Outcome,
+        pace: Pace,
+        done: int,
+        next_peak: int,
+        expected: Mapping[str, int],
+    ) -> None:
+        self.ninja, self.outcome, self.pace, self.done = ninja, outcome, pace, done
+        self.next_peak, self.expected = next_peak, expected
+        self.reader = NinjaReader()
+        self.text: list[str] = []
+        self.peaks: dict[str, int] = {}
+        self.lock = threading.Lock()
+        self.over = threading.Event()
+        self.fault: BaseException | None = None
+
+    def run(self) -> int:
+        ninja = self.ninja
+        with jobserver() as server:
+            modern = version_tuple(ninja.version) >= _JOBSERVER_NINJA
+            served = server if modern and ninja.jobs > 1 else None
+            jobs = () if served else (f"-j{ninja.jobs}",)
+            argv = (ninja.program, "-C", str(ninja.folder.out), *jobs, *nameable(ninja.targets))
+            env = {**ninja.env, "MAKEFLAGS": served.makeflags} if served else ninja.env
+            if served:
+                # At once: ninja looks for more tokens only when a job ends.
+                served.allow(admitted((), self.next_peak, ninja.room(0), ninja.jobs))
+            status = self._read(argv, env, served)
+        if self.fault:
+            raise self.fault
+        if self.outcome.moments:
+            last = self.outcome.moments[-1]
+            self._tell(replace(last, used=0, room=last.used + last.room))
+        return status
+
+    def _read(self, argv: tuple[str, ...], env: Mapping[str, str], server: Jobserver | None) -> int:
+        watchers: list[threading.Thread] = []
+
+        def start(pid: int) -> None:
+            watchers.append(threading.Thread(target=self._govern, args=(pid, server), daemon=True))
+            watchers[0].start()
+
+        folder = self.ninja.folder
+        with folder.log.open("a", encoding="utf-8", errors="replace") as log:
+
+            def take(text: str) -> None:
+                with self.lock:
+                    self.reader.feed(text)
+                    self._note_ends()
+                    said = self.reader.take_log()
+                self.text.append(said)
+                log.write(said)
+                log.flush()
+
+            log.write(f"$ {' '.join(argv)}\n")
+            try:
+                return run_child(
+                    argv, cwd=folder.native, env=env, on_text=take, terminal=True, on_start=start
+                )
+            finally:
+                self.over.set()
+                for watcher in watchers:
+                    watcher.join()
+                take("")
+                self.reader.close()
+                take("")
+
+    def _note_ends(self) -> None:
+        now = time.monotonic() - self.ninja.started
+        ended, self.reader.ended = self.reader.ended, []
+        for description in ended:
+            self.pace.end(description.rpartition(" ")[2], now)
+
+    def _govern(self, pid: int, server: Jobserver | None) -> None:
+        watch = Watch(pid)
+        try:
+            while True:
+                self._look(watch, server)
+                if server.wait(self.over, _TICK) if server else self.over.wait(_TICK):
+                    break
+        except BaseException as fault:  # noqa: BLE001  raised again in the thread that waits for ninja
+            self.fault = fault
+            _end(pid)
+        finally:
+            for job in (*watch.ended, *watch.jobs.values()):
+                self.peaks[job.unit] = max(job.peak, self.peaks.get(job.unit, 0))
+
+    def _look(self, watch: Watch, server: Jobserver | None) -> None:
+        jobs = self.ninja.jobs
+        used = watch.look()
+        room = self.ninja.room(used)
+        if server:
+            # Between fork and exec a job has no unit yet: it may be any of those that come next.
+            running = [
+                (job.resident, self.expected.get(job.unit, self.next_peak)) for job in watch.jobs.values()
+            ]
+            jobs = admitted(running, self.next_peak, room, jobs)
+            server.allow(jobs)
+        now = time.monotonic() - self.ninja.started
+        moments = self.outcome.moments
+        moments.append(Moment(now, used, room, jobs))
+        if len(moments) > _MOST_MOMENTS:
+            del moments[1::2]
+        self._tell(moments[-1])
+
+    def _tell(self, now: Moment) -> None:
+        with self.lock:
+            reader = self.reader
+            done, total = self.done + reader.done, max(self.pace.total, self.done + reader.total)
+            longest = unit_name(reader.longest())
+            left = self.pace.left(now.time)
+        self.ninja.tell(
+            UnitProgress(done, total, longest, now.time, now.used, now.used + now.room, now.jobs, left)
+        )
+
+
+def _end(pid: int) -> None:
+    """Ends ninja, which ends its children."""
+    with contextlib.suppress(ProcessLookupError):
+        if sys.platform == "win32":
+            os.kill(pid, signal.SIGTERM)
+        else:
+            os.killpg(pid, signal.SIGTERM)

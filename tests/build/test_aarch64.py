@@ -1,0 +1,338 @@
+"""The engine for 64-bit Arm: cross-compiled, and run on emulated processors with and without extensions.
+
+A program in C does on them what the self-test does, so that no Python for Arm is needed; where one can be
+had, the self-test itself runs too. A minute and a half of compiling on two CPUs, seconds of running.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+
+import pytest
+from tool_environment import ROOT, Environment, skip_or_fail
+from toolchains import keep
+
+from floatllm_build.host.arm import arm_features
+from floatllm_build.rules.cpu import arm_arch
+
+pytestmark = pytest.mark.build
+
+sys.path.insert(0, str(ROOT / "native"))
+from floatllm import _reference, _testmodel  # noqa: E402  the checkout's, of which only plain Python is used
+
+TRIPLE = "aarch64-linux-gnu"
+LITTLE, DOTPROD, I8MM = "armv8-a", "armv8.2-a+dotprod+fp16", "armv8.2-a+dotprod+fp16+i8mm"
+# Emulated processor -> the architecture that the tool must choose for it: SVE, which `max` has, is left out.
+CPUS = {"cortex-a53": LITTLE, "cortex-a76": DOTPROD, "max,sve=off": I8MM, "max": I8MM}
+PRESETS = {LITTLE: "android-low-mem", DOTPROD: "cpu", I8MM: "cpu"}
+RUNS = [
+    *((LITTLE, cpu) for cpu in CPUS),
+    *((DOTPROD, cpu) for cpu in ("cortex-a76", "max,sve=off", "max")),
+    *((I8MM, cpu) for cpu in ("max,sve=off", "max")),
+]
+SHAPE = _testmodel.Shape()
+TOKENS = (1, 7, 300, 42, 42, 128, 0, 319)
+# The self-test's own limit: ggml rounds activations to Q8_0 before it multiplies Q8_0 weights.
+FROM_PLAIN_PYTHON = 5e-4
+# Both round in the same places, but add in another order, and with fp16 in half precision.
+FROM_X86 = 1e-4
+
+TOOLCHAIN = f"""
+set(CMAKE_SYSTEM_NAME Linux)
+set(CMAKE_SYSTEM_PROCESSOR aarch64)
+set(CMAKE_C_COMPILER {TRIPLE}-gcc)
+set(CMAKE_CXX_COMPILER {TRIPLE}-g++)
+set(CMAKE_FIND_ROOT_PATH_MODE_PROGRAM NEVER)
+"""
+WHAT_CPU = """
+#include <stdio.h>
+#include <sys/auxv.h>
+int main(void) { printf("[%lu, %lu]\\n", getauxval(AT_HWCAP), getauxval(AT_HWCAP2)); return 0; }
+"""
+# The logits after the tokens, in two calls, so that the second reads what the first left in the KV cache.
+PROGRAM = """
+#include <floatllm.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+static void check(const char *what, floatllm_status status, char *error) {
+    if (status != FLOATLLM_OK) {
+        fprintf(stderr, "%s: %s\\n", what, error ? error : "no message");
+        exit((int)status);
+    }
+}
+
+int main(int argc, char **argv) {
+    char *error = NULL;
+    floatllm_model *model = NULL;
+    check("open", floatllm_model_open(argv[1], strlen(argv[1]), &model, &error), error);
+    floatllm_plan_params params;
+    memset(&params, 0, sizeof params);
+    params.struct_size = sizeof params;
+    params.memory = 256u << 20;
+    params.chunk = strtoull(argv[2], NULL, 10);
+    params.threads = 2;
+    params.device = "CPU";
+    floatllm_plan *plan = NULL;
+    check("plan", floatllm_plan_create(model, &params, &plan, &error), error);
+    floatllm_session *session = NULL;
+    check("session", floatllm_session_open(plan, &session, &error), error);
+    const size_t vocab = floatllm_session_vocab(session), count = (size_t)argc - 3;
+    float *logits = calloc(vocab, sizeof *logits);
+    int32_t *tokens = calloc(count, sizeof *tokens);
+    for (size_t i = 0; i < count; ++i) {
+        tokens[i] = (int32_t)strtol(argv[3 + i], NULL, 10);
+    }
+    check("forward", floatllm_session_forward(session, tokens, count - 1, logits, vocab, &error), error);
+    check("forward", floatllm_session_forward(session, tokens + count - 1, 1, logits, vocab, &error), error);
+    for (size_t i = 0; i < vocab; ++i) {
+        printf("%s%.9g", i ? ", " : "[", (double)logits[i]);
+    }
+    puts("]");
+    return 0;
+}
+"""
+
+
+@dataclass(frozen=True)
+class Engine:
+    """A library, and a program linked to it."""
+
+    library: Path
+    program: Path
+    manifest: Path
+
+    def command(self, model: Path, chunk: int) -> list[str]:
+        return [str(self.program), str(model), str(chunk), *map(str, TOKENS)]
+
+
+def needs(*programs: str) -> None:
+    for program in programs:
+        if not shutil.which(program):
+            skip_or_fail(
+                f"{program} is not on PATH (Debian: apt install cmake ninja-build gcc-{TRIPLE} g++-{TRIPLE} "
+                "qemu-user)"
+            )
+
+
+def done(*command: object, **variables: str) -> str:
+    """What the command prints, once it has ended well."""
+    words = [str(word) for word in command]
+    ran = subprocess.run(
+        words, env={**os.environ, **variables}, capture_output=True, text=True, timeout=600, check=False
+    )
+    assert ran.returncode == 0, (
+        f"{' '.join(words)}: {ran.returncode}\n{ran.stdout[-2000:]}{ran.stderr[-2000:]}"
+    )
+    return ran.stdout
+
+
+def emulated(cpu: str, *command: object, **variables: str) -> list[str]:
+    """The command, on an emulated processor."""
+    # Debian keeps the libraries of its cross-compilers there; a machine that is itself one has them in place.
+    root = Path(f"/usr/{TRIPLE}")
+    words = ["qemu-aarch64", "-L", str(root) if (root / "lib").is_dir() else "/", "-cpu", cpu]
+    for name, value in variables.items():
+        words += ["-E", f"{name}={value}"]
+    return [*words, *map(str, command)]
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    needs("cmake", "ninja", "qemu-aarch64", f"{TRIPLE}-gcc", f"{TRIPLE}-g++")
+    folder = tmp_path_factory.mktemp("aarch64")
+    for part in ("native", "presets", "ggml"):
+        shutil.copytree(ROOT / part, folder / part, ignore=shutil.ignore_patterns("build", "source", "*.so"))
+    (folder / "toolchain.cmake").write_text(TOOLCHAIN)
+    (folder / "program.c").write_text(PROGRAM)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def engine_for(folder: Path, engine_env: Environment) -> Callable[[str], Engine]:
+    """Cross-compiles the engine for an architecture, once."""
+    ggml = next((engine_env.cache / "ggml").glob("0.*"))
+
+    @cache
+    def build(arch: str) -> Engine:
+        # One build folder for each preset: for another architecture only the CPU backend is compiled again.
+        out = folder / PRESETS[arch]
+        options = (f"-DGGML_DIR={ggml}", "-DGGML_NATIVE=OFF", f"-DGGML_CPU_ARM_ARCH={arch}")
+        toolchain = f"-DCMAKE_TOOLCHAIN_FILE={folder / 'toolchain.cmake'}"
+        done("cmake", f"--preset={PRESETS[arch]}", "-S", folder / "native", "-B", out, toolchain, *options)
+        done("cmake", "--build", out, "-j", "2")
+        kept = folder / arch
+        kept.mkdir()
+        for name in ("libfloatllm.so", "manifest.json"):
+            shutil.copy2(out / name, kept / name)
+        program = compiled(f"{TRIPLE}-gcc", folder / "program.c", kept / "libfloatllm.so")
+        return Engine(kept / "libfloatllm.so", program, kept / "manifest.json")
+
+    return build
+
+
+def compiled(compiler: str, source: Path, library: Path) -> Path:
+    program = library.parent / "program" if os.access(library.parent, os.W_OK) else source.parent / "program"
+    link = (library, f"-Wl,-rpath,{library.parent}", "-Wl,--allow-shlib-undefined")
+    done(compiler, "-O1", f"-I{ROOT / 'native' / 'include'}", source, *link, "-o", program)
+    return program
+
+
+@pytest.fixture(scope="module")
+def weights() -> list[_testmodel.Weight]:
+    return _testmodel.make(SHAPE)
+
+
+@pytest.fixture(scope="module")
+def model(folder: Path, weights: list[_testmodel.Weight]) -> Path:
+    path = folder / "model.gguf"
+    _testmodel.write(path, SHAPE, weights)
+    return path
+
+
+@pytest.fixture(scope="module")
+def expected(weights: list[_testmodel.Weight]) -> list[float]:
+    """The logits by a transformer in plain Python."""
+    return _reference.logits(SHAPE, weights, TOKENS)
+
+
+@pytest.fixture(scope="module")
+def native(folder: Path, model: Path, engine_env: Environment) -> list[float]:
+    """The logits by the engine that the tool built for this machine."""
+    installed = next(engine_env.prefix.glob("lib/python*/site-packages/floatllm/libfloatllm.so"))
+    library = folder / "native-engine" / installed.name
+    library.parent.mkdir()
+    shutil.copy2(installed, library)
+    program = compiled("cc", folder / "program.c", library)
+    return list(map(float, json.loads(done(*Engine(library, program, library).command(model, 0)))))
+
+
+@pytest.mark.parametrize("cpu", CPUS)
+def test_the_tool_chooses_what_the_processor_can_do(folder: Path, cpu: str) -> None:
+    source, program = folder / "what-cpu.c", folder / "what-cpu"
+    if not program.exists():
+        source.write_text(WHAT_CPU)
+        done(f"{TRIPLE}-gcc", source, "-o", program)
+    hwcap, hwcap2 = json.loads(done(*emulated(cpu, program)))
+    features = arm_features(hwcap, hwcap2)
+    assert ("sve" in features) == (cpu == "max")
+    assert arm_arch(features) == CPUS[cpu]
+
+
+@pytest.mark.parametrize(("arch", "cpu"), RUNS)
+def test_an_engine_computes_on_every_processor_that_has_its_extensions(
+    engine_for: Callable[[str], Engine],
+    model: Path,
+    expected: list[float],
+    native: list[float],
+    arch: str,
+    cpu: str,
+) -> None:
+    engine = engine_for(arch)
+    whole, streamed = (
+        json.loads(done(*emulated(cpu, *engine.command(model, chunk)))) for chunk in (0, 640 << 10)
+    )
+    assert whole == streamed
+    assert _reference.nmse(whole, expected) <= FROM_PLAIN_PYTHON
+    assert _reference.nmse(whole, native) <= FROM_X86
+
+
+@pytest.mark.parametrize(("arch", "cpu"), [(DOTPROD, "cortex-a53"), (I8MM, "cortex-a53")])
+def test_a_processor_without_the_extensions_stops_it(
+    engine_for: Callable[[str], Engine], model: Path, arch: str, cpu: str
+) -> None:
+    """Why the tool takes what *every* core of a phone can do: little cores are such ones."""
+    ran = subprocess.run(emulated(cpu, *engine_for(arch).command(model, 0)), capture_output=True, check=False)
+    assert ran.returncode in {-signal.SIGILL, 128 + signal.SIGILL}
+
+
+@pytest.mark.parametrize("arch", PRESETS)
+def test_the_manifest_says_for_what(engine_for: Callable[[str], Engine], arch: str) -> None:
+    manifest = json.loads(engine_for(arch).manifest.read_text())
+    assert (manifest["processor"], manifest["preset"]) == ("aarch64", PRESETS[arch])
+    assert manifest["options"]["GGML_CPU_ARM_ARCH"] == arch
+    assert manifest["portable"] is False
+    assert "GGML_NATIVE" not in manifest["options"]
+
+
+# ---- the self-test itself ------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def arm_python() -> tuple[Path, dict[str, str]]:
+    """A Python for Arm, and the environment it needs."""
+    if platform.machine() == "aarch64":
+        return Path(sys.executable).resolve(), {}
+    release = Path("/etc/os-release")
+    if not shutil.which("apt-get") or "ID=debian" not in release.read_text().split():
+        pytest.skip("a Python for Arm is known to come from Debian's own sources only")
+    root = keep(f"python-{TRIPLE}", _download_python)
+    libraries = ":".join(str(root / place / TRIPLE) for place in ("usr/lib", "lib"))
+    return next((root / "usr" / "bin").glob("python3.*")), {
+        "PYTHONHOME": str(root / "usr"),
+        "LD_LIBRARY_PATH": libraries,
+    }
+
+
+def _download_python(folder: Path) -> None:
+    """Unpacks Debian's Python for Arm, from where apt gets this machine's packages. Needs no root."""
+    with tempfile.TemporaryDirectory() as scratch:
+        lists = Path(scratch, "lists")
+        (lists / "partial").mkdir(parents=True)
+        config = Path(scratch, "apt.conf")
+        config.write_text(
+            'APT::Architecture "arm64"; APT::Architectures { "arm64"; }; APT::Sandbox::User "";\n'
+            f'Dir::State::Lists "{lists}"; Dir::State::Status "/dev/null"; Dir::Cache "{scratch}";\n'
+        )
+
+        def apt(*command: str) -> str:
+            env = {**os.environ, "APT_CONFIG": str(config), "LC_ALL": "C"}
+            ran = subprocess.run(
+                command, cwd=scratch, env=env, capture_output=True, text=True, timeout=600, check=False
+            )
+            if ran.returncode != 0:
+                skip_or_fail(f"{command[:2]} failed, perhaps without a network: {ran.stderr.strip()[-300:]}")
+            return ran.stdout
+
+        apt("apt-get", "update")
+        depends = apt("apt-cache", "depends", "python3-minimal")
+        minimal = next(word for word in depends.split() if word.startswith("python3.") and "minimal" in word)
+        own = minimal.removesuffix("-minimal")
+        libraries = (f"lib{own}-minimal", f"lib{own}-stdlib", "libexpat1", "libffi8", "zlib1g")
+        apt("apt-get", "download", minimal, *libraries)
+        for package in Path(scratch).glob("*.deb"):
+            subprocess.run(["dpkg-deb", "--extract", package, folder], check=True)
+
+
+@pytest.mark.parametrize(("arch", "cpu"), [(LITTLE, "cortex-a53"), (I8MM, "max")])
+def test_the_self_test_passes(
+    engine_for: Callable[[str], Engine],
+    arm_python: tuple[Path, dict[str, str]],
+    tmp_path: Path,
+    arch: str,
+    cpu: str,
+) -> None:
+    python, variables = arm_python
+    report = tmp_path / "report.json"
+    variables = {
+        **variables,
+        "PYTHONPATH": str(ROOT / "native"),
+        "PYTHONDONTWRITEBYTECODE": "1",
+        "FLOATLLM_LIBRARY": str(engine_for(arch).library),
+    }
+    words = (python, "-m", "floatllm.selftest", "--device", "CPU", "--report", report)
+    assert "Engine successfully mapped" in done(*emulated(cpu, *words, **variables))
+    found = json.loads(report.read_text())
+    assert (found["ok"], found["device"], found["bit_identical"]) == (True, "CPU", True)

@@ -1,0 +1,97 @@
+"""Whole installs under a hard limit of the kernel, everything included, with empty caches and no swap."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+from running import bare_programs
+from tiny_build import Group, memory_group
+from tool_environment import Environment, make_venv, skip_or_fail
+
+pytestmark = [
+    pytest.mark.build,
+    pytest.mark.skipif(sys.platform != "linux", reason="needs control groups"),
+]
+
+# Of the Python of the tool, while compilers run.
+TOOL_BYTES = 40_000_000
+
+
+@dataclass(frozen=True)
+class Install:
+    """How an install ended."""
+
+    status: int
+    said: str
+    tool_bytes: int
+    """The most that the tool itself had resident while compilers ran."""
+
+
+@pytest.fixture
+def group() -> Iterator[Group]:
+    try:
+        with memory_group("install") as made:
+            yield made
+    except OSError as error:
+        skip_or_fail(f"needs a control group that may limit memory: {error}")
+
+
+def install(env: Environment, folder: Path, group: Group, *options: str) -> Install:
+    """`floatllm-build install` into a new environment, with gcc and nothing else of use on PATH."""
+    target = make_venv(folder / "venv")
+    variables = {
+        **env.env,
+        "PATH": str(bare_programs(folder / "bin")),
+        "FLOATLLM_CACHE_DIR": str(folder / "cache"),
+        "PIP_NO_CACHE_DIR": "1",
+    }
+    most = 0
+    with (folder / "said").open("w+") as errors:
+        tool = env.python.parent / "floatllm-build"
+        words = (env.python, tool, "install", *options, "--python", target)
+        child = group.start(*words, env=variables, errors=errors)
+        while child.poll() is None:
+            with suppress(subprocess.TimeoutExpired):
+                child.wait(0.2)
+            if (
+                "\nbuild " in (folder / "said").read_text()
+                and "\npackage " not in (folder / "said").read_text()
+            ):
+                most = max(most, resident(child.pid))
+    assert child.stdout
+    child.stdout.close()
+    done = subprocess.run(
+        [target, "-m", "floatllm", "devices"], capture_output=True, text=True, check=False, cwd=folder
+    )
+    assert ("CPU" in done.stdout) == (child.returncode == 0)
+    return Install(child.returncode, (folder / "said").read_text(), most)
+
+
+def resident(pid: int) -> int:
+    with suppress(OSError):
+        found = re.search(r"^VmRSS:\s+(\d+)", Path(f"/proc/{pid}/status").read_text(), re.MULTILINE)
+        return int(found[1]) * 1024 if found else 0
+    return 0
+
+
+def test_low_mem_in_256_mib(tool_env: Environment, tmp_path: Path, group: Group) -> None:
+    group.limit(256)
+    done = install(tool_env, tmp_path, group, "--low-mem")
+    assert done.status == 0, done.said
+    assert group.kills == 0
+    assert 0 < done.tool_bytes <= TOOL_BYTES
+
+
+def test_the_default_in_480_mib(tool_env: Environment, tmp_path: Path, group: Group) -> None:
+    """`cmake --build -j2` of the same is killed there: benchmarks/build.py, limited."""
+    group.limit(480)
+    done = install(tool_env, tmp_path, group, "--preset", "cpu")
+    assert done.status == 0, done.said
+    assert group.kills == 0

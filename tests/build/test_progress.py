@@ -1,0 +1,97 @@
+"""What a build shows while it runs: the events of one, played on a terminal and into a file."""
+
+from __future__ import annotations
+
+import io
+import re
+
+import pytest
+from rich.console import Console
+
+from floatllm_build.events import BuildSummary, Event, Hint, StepDone, StepStarted, UnitProgress
+from floatllm_build.render.progress import _Live, _Plain
+from floatllm_build.sizes import GIB, MIB
+
+OPS = "ggml/src/ggml-cpu/ops.cpp"
+# As a build of 20 units on two CPUs tells it.
+BUILD: list[Event] = [
+    StepStarted("build"),
+    UnitProgress(0, 20, "", 0.0, 3 * MIB, 2 * GIB, 2),
+    *(UnitProgress(0, 20, OPS, second / 10, 300 * MIB, 2 * GIB, 2) for second in range(1, 100)),
+    *(UnitProgress(done, 20, OPS, done * 10.0, 310 * MIB, 2 * GIB, 2, 200.0 - done) for done in range(1, 19)),
+    Hint("ops.cpp was ended for want of memory; from here on: one job at a time"),
+    UnitProgress(19, 20, "libfloatllm.so", 191.0, 64 * MIB, 1 * GIB, 1, 4.2),
+    UnitProgress(20, 20, "", 195.0, 0, 1 * GIB, 1),
+    BuildSummary(((OPS, 21.4), ("a.cpp", 3.0)), ((OPS, 382 * MIB), ("a.cpp", 0))),
+    StepDone("build", "20 units in 195 s"),
+]
+
+
+def played(view: type[_Plain], events: list[Event], width: int) -> str:
+    stream = io.StringIO()
+    console = Console(
+        file=stream,
+        force_terminal=view is _Live,
+        width=width,
+        highlight=False,
+        soft_wrap=True,
+        color_system=None,
+        _environ={"TERM": "xterm"},
+    )
+    shown = view(console)
+    try:
+        for event in events:
+            shown(event)
+            if isinstance(shown, _Live):
+                shown.bar.refresh()
+    finally:
+        shown.close()
+    return stream.getvalue()
+
+
+def test_plain_lines_one_for_each_tenth() -> None:
+    lines = played(_Plain, BUILD, 10_000).splitlines()
+    assert len([line for line in lines if re.match(r"build +\d+/20", line)]) == 10
+    assert lines[0] == f"build    2/20 {OPS} (20 s, 310 MiB of 2.0 GiB, 2 jobs, 3 min left)"
+    assert lines[-4:] == [
+        "build    20/20 (195 s)",
+        f"slowest  {OPS} 21 s, a.cpp 3 s",
+        f"hungry   {OPS} 382 MiB",
+        "build    20 units in 195 s",
+    ]
+    assert "ops.cpp was ended for want of memory; from here on: one job at a time" in lines
+
+
+def test_seconds_are_said_when_few_are_left() -> None:
+    now = UnitProgress(19, 20, "libfloatllm.so", 191.0, 64 * MIB, 1 * GIB, 1, 4.2)
+    assert played(_Plain, [now], 10_000) == (
+        "build    19/20 libfloatllm.so (191 s, 64.0 MiB of 1.0 GiB, 1 job, 4 s left)\n"
+    )
+
+
+def test_where_nothing_could_be_seen_nothing_is_claimed() -> None:
+    """As on macOS and Windows, where there is no /proc."""
+    events: list[Event] = [UnitProgress(10, 10, "", 3.0, 0, GIB, 2), BuildSummary((("a.cpp", 3.0),), ())]
+    assert played(_Plain, events, 10_000) == "build    10/10 (3 s)\nslowest  a.cpp 3 s\n"
+    assert played(_Plain, [BuildSummary((), ()), UnitProgress(0, 0, "", 0.0)], 10_000) == ""
+
+
+@pytest.mark.parametrize("width", [30, 40, 80, 120, 200])
+def test_the_bar_is_one_line_however_narrow_the_terminal(width: int) -> None:
+    text = played(_Live, BUILD, width)
+    # What the bar draws over itself; rich goes up a line for each further one.
+    assert "\x1b[1A" not in text
+    bars = [
+        part for part in re.split(r"[\r\n]", re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", text)) if "/20" in part
+    ]
+    assert bars
+    assert max(map(len, bars)) <= width
+
+
+def test_the_bar_shows_all_of_it_where_there_is_room() -> None:
+    text = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", played(_Live, BUILD, 160))
+    assert f"310 MiB of 2.0 GiB, 2 jobs, 3 min left, {OPS}" in text
+    assert "19/20" in text
+    assert "64.0 MiB of 1.0 GiB, 1 job, 4 s left, libfloatllm.so" in text
+    assert "slowest" in text
+    assert "ops.cpp was ended for want of memory" in text
