@@ -4,11 +4,14 @@
 
 - govern: the compile step of `floatllm-build wheel` and `cmake --build -jN` in the same configured folder,
   objects deleted before each, in turn, memory ample. Who goes first changes. The median of the pairs' ratios.
-- limited: in a hard group of --limit MiB, caches empty: `floatllm-build install`, with its time against a run
-  without limit, and `cmake --build -jN` of preset cpu, which is killed there.
+  With ninja 1.13 or newer on PATH the jobs come from a jobserver, with an older one from a number.
+- limited: in a hard group of --limit MiB, caches empty: `floatllm-build install` (which chooses cpu-low-mem
+  there) and `install --preset cpu`, with their times against a run without limit, and `cmake --build -jN` of
+  preset cpu, which is killed there.
 - smallest: the smallest group, in steps of 16 MiB, in which `floatllm-build install --low-mem` comes to its
-  end, with GCC and with Clang; --recipes default does the same for the default install. The tool, pip, cmake,
-  ninja, compilers and the self-test are all inside; caches are empty; cmake and ninja come from their wheels.
+  end, --passes times, with GCC and with Clang; --recipes cpu does the same for `install --preset cpu`. The
+  tool, pip, cmake, ninja, compilers and the self-test are all inside; caches are empty; cmake and ninja come
+  from their wheels.
 - optimise: tokens per second of SmolLM2-135M, whose engine was built at -Os (preset cpu-low-mem) and at -O3
   (cpu), in turn.
 
@@ -42,6 +45,7 @@ STEP = 16
 # Of a run that thrashes in a group that is just too small.
 TOO_LONG = 1500.0
 COMPILERS = {"gcc": ("gcc", "g++"), "clang": ("clang", "clang++")}
+RECIPES = {"low-mem": ("--low-mem",), "cpu": ("--preset", "cpu")}
 PROGRAMS = (
     *("as", "ld", "ar", "ranlib", "strip", "sh"),
     *(name for pair in COMPILERS.values() for name in pair),
@@ -52,13 +56,14 @@ TIMED = """
 import pathlib, sys, time
 from floatllm_build.build import run
 from floatllm_build.cli import main
+clock = pathlib.Path(sys.argv.pop())
 compile_all = run.compile_all
 def timed(*arguments, **named):
     began = time.perf_counter()
     try:
         return compile_all(*arguments, **named)
     finally:
-        pathlib.Path(sys.argv.pop()).write_text(str(time.perf_counter() - began))
+        clock.write_text(str(time.perf_counter() - began))
 run.compile_all = timed
 main()
 """
@@ -215,7 +220,7 @@ def govern(place: Place, pairs: int) -> dict[str, Any]:
     def ours() -> float:
         shutil.rmtree(cache / "wheels", ignore_errors=True)
         words = ("wheel", "--preset", "cpu", "--jobs", jobs, "--out", place.folder / "out", clock)
-        must(run([place.venv / "bin/python", "-c", TIMED, *words[:-1], clock], env, cwd=place.folder))
+        must(run([place.venv / "bin/python", "-c", TIMED, *words], env, cwd=place.folder))
         return float(clock.read_text())
 
     def plain() -> float:
@@ -248,9 +253,11 @@ def limited(place: Place, limit: int) -> dict[str, Any]:
     """The default install with and without the limit, and plain cmake with it."""
     jobs = len(os.sched_getaffinity(0))
     result: dict[str, Any] = {"limit_mib": limit, "jobs": jobs}
-    for name, mib in (("unlimited", 0), ("limited", limit)):
+    # So little memory in all makes cpu-low-mem the default.
+    runs = (("unlimited", 0, ()), ("limited", limit, ()), ("limited_cpu", limit, ("--preset", "cpu")))
+    for name, mib, options in runs:
         env = place.with_cache("limited")
-        done = place.tool(env, "install", "--python", place.target("limited-venv"), limit=mib)
+        done = place.tool(env, "install", *options, "--python", place.target("limited-venv"), limit=mib)
         result[name] = {**figures(done), "hints": hints(done.said)}
         tell(f"install, {name}: {result[name]}")
         must(done)
@@ -261,44 +268,59 @@ def limited(place: Place, limit: int) -> dict[str, Any]:
     plain = run(["cmake", "--build", out, f"-j{jobs}"], place.env, limit)
     result["plain_cmake"] = {**figures(plain), "said": last_error(plain.said)}
     tell(f"cmake --build: {result['plain_cmake']}")
-    result["time_ratio"] = round(result["limited"]["seconds"] / result["unlimited"]["seconds"], 3)
+    for name in ("limited", "limited_cpu"):
+        ratio = result[name]["seconds"] / result["unlimited"]["seconds"]
+        result[name]["time_ratio"] = round(ratio, 3)
     result["kept"] = result["limited"]["rc"] == 0 and plain.rc != 0 and plain.killed > 0
     return result
 
 
-def smallest(place: Place, start: int, recipes: list[str]) -> dict[str, Any]:
+def smallest(place: Place, start: int, recipes: list[str], passes: int) -> dict[str, Any]:
     """Down from `start`, or up where that does not do, until the next step would fail."""
-    result: dict[str, Any] = {"step_mib": STEP}
+    result: dict[str, Any] = {"step_mib": STEP, "passes": passes}
     for compiler, (cc, cxx) in COMPILERS.items():
         if not shutil.which(cxx):
             result[compiler] = "not here"
             continue
         for recipe in recipes:
-            options = ["--low-mem"] if recipe == "low-mem" else []
-            tried: dict[int, Run] = {}
+            tried: dict[int, list[Run]] = {}
             mib, fits = start, -1
-            while mib >= STEP and mib not in tried:
+            while STEP <= mib <= 4 * start and mib not in tried:
                 env = place.with_cache("smallest", PATH=str(place.bare), CC=cc, CXX=cxx)
-                target = place.target("smallest-venv")
-                tried[mib] = place.tool(env, "install", *options, "--python", target, limit=mib)
-                works = (
-                    tried[mib].rc == 0 and must(run([target, "-m", "floatllm", "devices"], place.env)).rc == 0
-                )
+                tried[mib] = installs(place, env, RECIPES[recipe], mib, passes)
+                works = len(tried[mib]) == passes and tried[mib][-1].rc == 0
                 fits = mib if works else fits
-                tell(f"{compiler} {recipe} in {mib} MiB: {figures(tried[mib])} {last_error(tried[mib].said)}")
+                for done in tried[mib]:
+                    tell(f"{compiler} {recipe} in {mib} MiB: {figures(done)} {why(done)}")
                 mib += -STEP if works else STEP
             runs = {
-                size: {**figures(done), "said": last_error(done.said)} for size, done in sorted(tried.items())
+                size: [{**figures(done), "said": why(done)} for done in all_of_it]
+                for size, all_of_it in sorted(tried.items())
             }
             result[f"{compiler} {recipe}"] = {"smallest_mib": fits, "runs": runs}
     return result
+
+
+def installs(
+    place: Place, env: dict[str, str], options: tuple[str, ...], limit: int, passes: int
+) -> list[Run]:
+    """Installs with an empty cache, one after the other until one fails."""
+    done: list[Run] = []
+    for _ in range(passes):
+        shutil.rmtree(env["FLOATLLM_CACHE_DIR"], ignore_errors=True)
+        target = place.target("smallest-venv")
+        done.append(place.tool(env, "install", *options, "--python", target, limit=limit))
+        if done[-1].rc != 0:
+            break
+        must(run([target, "-m", "floatllm", "devices"], place.env))
+    return done
 
 
 def optimise(place: Place, model: Path | None, rounds: int, tokens: int) -> dict[str, Any]:
     """Tokens per second with both engines, in turn."""
     path = model or fetch_model(place)
     pythons: dict[str, Path] = {}
-    for name, options in (("-O3", ("--preset", "cpu")), ("-Os", ("--low-mem",))):
+    for name, options in (("-O3", RECIPES["cpu"]), ("-Os", RECIPES["low-mem"])):
         pythons[name] = place.target(f"optimise{name}")
         must(place.tool(place.with_cache(f"cache{name}"), "install", *options, "--python", pythons[name]))
     threads = len(os.sched_getaffinity(0))
@@ -354,6 +376,11 @@ def hints(said: str) -> list[str]:
     return [line for line in said.splitlines() if "for want of memory" in line]
 
 
+def why(done: Run) -> str:
+    """The last words of a run that failed."""
+    return last_error(done.said) if done.rc else ""
+
+
 def last_error(said: str) -> str:
     words = ("Killed", "memory", "ended by signal", "failed", "cannot", "could not")
     lines = [line.strip() for line in said.splitlines() if any(word in line for word in words)]
@@ -399,8 +426,9 @@ def main() -> None:
     parser.add_argument("--limit", type=int, default=480, help="MiB, of limited")
     parser.add_argument("--start", type=int, default=192, help="MiB, where smallest begins")
     parser.add_argument(
-        "--recipes", default="low-mem", help="of smallest: low-mem, default, or both with a comma"
+        "--recipes", default="low-mem", help="of smallest: low-mem, cpu, or both with a comma"
     )
+    parser.add_argument("--passes", type=int, default=2, help="of smallest: installs that must succeed")
     parser.add_argument("--model", type=Path, help="of optimise; else it is fetched")
     parser.add_argument("--tokens", type=int, default=64)
     parser.add_argument("--scratch", type=Path, help="folder for scratch; some GB")
@@ -414,7 +442,7 @@ def main() -> None:
         if "limited" in options.parts:
             results["limited"] = limited(place, options.limit)
         if "smallest" in options.parts:
-            results["smallest"] = smallest(place, options.start, options.recipes.split(","))
+            results["smallest"] = smallest(place, options.start, options.recipes.split(","), options.passes)
         if "optimise" in options.parts:
             results["optimise"] = optimise(place, options.model, options.pairs, options.tokens)
     programs = ("cmake", "ninja", "gcc", "clang")

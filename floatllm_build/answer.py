@@ -11,6 +11,8 @@ import threading
 from collections.abc import Mapping
 from typing import IO
 
+from floatllm_build.process import handed_on
+
 # Seconds that a killed program may take to die, and its last words to arrive.
 _GRACE = 0.3
 # Those that have not answered yet; and whether the answer is still wanted.
@@ -34,6 +36,7 @@ def hear(argv: tuple[str, ...], timeout: float, env: Mapping[str, str], longest:
             stderr=subprocess.PIPE,
             env=dict(env),
             start_new_session=True,
+            pass_fds=handed_on(),
         )
     except (OSError, ValueError) as error:
         return 127, "", getattr(error, "strerror", None) or str(error)

@@ -17,7 +17,7 @@ import typer
 from floatllm_build import __version__, flow
 from floatllm_build.answer import stop_asking
 from floatllm_build.errors import FloatllmBuildError, MissingError, UsageFaultError
-from floatllm_build.files import write_whole
+from floatllm_build.files import ordinary, write_whole
 from floatllm_build.sizes import parse_size
 from floatllm_build.symbols import Door, Symbols
 from floatllm_build.system import LiveSystem, Recorder, Replay, System
@@ -33,7 +33,8 @@ app = typer.Typer(
 
 _INTERRUPTED = 130
 # Ctrl-C, a polite kill, a terminal that was closed.
-_INTERRUPTS = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)]
+_NAMES = ("SIGINT", "SIGTERM", "SIGHUP", "SIGBREAK")
+_INTERRUPTS = [getattr(signal, name) for name in _NAMES if hasattr(signal, name)]
 
 # How long a person waits for an answer, a driver that hangs included; a build can wait for a slow phone.
 _DETECT_SECONDS = 4.0
@@ -187,11 +188,18 @@ def _install_command(request: Request, memory: str | None, python: str | None) -
     return ["floatllm-build", "install", *words, *(["--low-mem"] if request.low_mem else [])]
 
 
+def _trace_file(path: Path | None) -> Path | None:
+    """Checked at once: the build may take hours. Raises UsageFaultError."""
+    if not path:
+        return None
+    target = ordinary(path, "The timeline cannot be written")
+    if not os.access(target.parent, os.W_OK):
+        raise UsageFaultError(f"The timeline cannot be written to {path}: no folder there can be written to.")
+    return target
+
+
 def _save(path: Path, text: str) -> None:
-    # A link stays one, and a device or a pipe must not be replaced by a file.
-    target = path.resolve()
-    if target.exists() and not target.is_file():
-        raise UsageFaultError(f"The host cannot be saved to {path}: that is no ordinary file. Name a file.")
+    target = ordinary(path, "The host cannot be saved")
     try:
         write_whole(target, text.encode())
     except OSError as error:
@@ -250,7 +258,7 @@ def install(
     door = _door(_INSTALL_SECONDS)
     request = _request(door, backend, preset, memory, jobs, architectures, low_mem=low_mem)
     with render.listening() as tell:
-        wish = flow.Wish(request=request, ggml_dir=ggml_dir, python=python, trace=trace)
+        wish = flow.Wish(request=request, ggml_dir=ggml_dir, python=python, trace=_trace_file(trace))
         result = flow.install_engine(door, wish, tell)
     render.show_installed(result)
 
@@ -277,7 +285,8 @@ def wheel(
     door = _door(_INSTALL_SECONDS)
     request = _request(door, backend, preset, memory, jobs, architectures, low_mem=low_mem, portable=portable)
     with render.listening() as tell:
-        made = flow.make_wheel(door, flow.Wish(request=request, ggml_dir=ggml_dir, trace=trace), out, tell)
+        wish = flow.Wish(request=request, ggml_dir=ggml_dir, trace=_trace_file(trace))
+        made = flow.make_wheel(door, wish, out, tell)
     sys.stdout.write(f"{made.path}\n")
 
 

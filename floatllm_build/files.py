@@ -9,6 +9,8 @@ import tempfile
 import time
 from pathlib import Path
 
+from floatllm_build.errors import UsageFaultError
+
 _PIECE = 1 << 20
 
 
@@ -43,6 +45,17 @@ def in_the_future(folder: Path) -> list[Path]:
     # File systems keep times as coarse as two seconds.
     latest = time.time() + 2
     return [path for path in folder.rglob("*") if path.is_file() and path.stat().st_mtime > latest]
+
+
+def ordinary(path: Path, what: str) -> Path:
+    """Where `write_whole` may write: a link stays one, and a device or a pipe is not replaced by a file.
+
+    Raises UsageFaultError for these; `what` begins its sentence: "The host cannot be saved".
+    """
+    target = path.resolve()
+    if target.exists() and not target.is_file():
+        raise UsageFaultError(f"{what} to {path}: that is no ordinary file. Name a file.")
+    return target
 
 
 def write_whole(path: Path, content: bytes) -> None:

@@ -12,8 +12,9 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from floatllm_build.build.governor import spare
 from floatllm_build.build.key import digest, plan_inputs, wheel_inputs
-from floatllm_build.build.run import Means, build
+from floatllm_build.build.run import NO_TIMELINE, Means, build
 from floatllm_build.build.staging import digests, read_sources, stage
 from floatllm_build.build_folder import Folder, free_space_hint
 from floatllm_build.errors import BuildFailedError, InstallFailedError, MissingError
@@ -47,9 +48,6 @@ from floatllm_build.values import (
 )
 from floatllm_build.verify import prove_installed, prove_wheel
 from floatllm_build.wheel import find_cached, keep, package
-
-# Stays free while compilers run: for the page cache, and for what others start meanwhile.
-_RESERVE = 40 << 20
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -185,6 +183,8 @@ def _make_wheel(
     key = digest(wheel_inputs(inputs, digests(sources), source.tree_sha256, host.python.platform))
     cached = find_cached(cache, key)
     if cached:
+        if wish.trace:
+            tell(Hint(NO_TIMELINE))
         tell(StepDone("build", f"nothing changed; reusing {Path(cached.path).name}, built and proven before"))
         return made, cached
     folder = Folder(cache / "build" / f"{made.preset}-{digest(inputs)[:10]}")
@@ -241,16 +241,8 @@ def _mind_the_clock(folder: Folder, cache: Path, tell: Listener) -> None:
 
 
 def _room(system: System, host: Host, most: int | None) -> Callable[[int], int]:
-    """Bytes that may still be taken: of what is there now, and of `most` where the user set a limit.
-
-    Less than 0 where others took of what is to stay free.
-    """
-
-    def room(used: int) -> int:
-        there = probe_memory(system, host.os, Findings()).room or sys.maxsize
-        return min(there, most - used if most else there) - _RESERVE
-
-    return room
+    """What `spare` says of the memory that is there now."""
+    return lambda used: spare(probe_memory(system, host.os, Findings()), used, most)
 
 
 def _build(

@@ -53,8 +53,6 @@ def check_writable(target: Target) -> None:
 
     Pip finds that out when it has already taken the former program away, and does not bring it back.
     """
-    if target.kind == "system" and not target.installed:
-        return  # Pip then goes to the user's own folder.
     for site in _sites(target):
         refusal = _refusal(site)
         if refusal:
@@ -92,6 +90,16 @@ def _check_space(target: Target, wheel: Path) -> None:
             )
 
 
+def _clear(target: Target) -> None:
+    try:
+        clear_remains(target)
+    except OSError as error:
+        raise InstallFailedError(
+            f"The wheel is built and proven, but what a killed installer left in {target.prefix} cannot be "
+            f"put right: {error}. Look at the permissions there, and run this again."
+        ) from error
+
+
 def clear_remains(target: Target) -> None:
     """Puts right what a pip that was killed has left, which the next installer would stumble over.
 
@@ -99,11 +107,11 @@ def clear_remains(target: Target) -> None:
     and then deletes the former. Where the new one has no RECORD it is deleted, and the former comes back.
     """
     for site in _sites(target):
-        for path in site.glob("~loatllm*"):
+        for path in _aside(site):
             # Pip makes a folder to have the name, deletes it and renames the former to it.
             with contextlib.suppress(OSError):
                 path.rmdir()
-        aside = {path.name: path for path in site.glob("~loatllm*")}
+        aside = {path.name: path for path in _aside(site)}
         infos = list(site.glob("floatllm-*.dist-info"))
         whole = [info for info in infos if (info / "RECORD").is_file() and (info / "METADATA").is_file()]
         former = [path for name, path in aside.items() if name.endswith(".dist-info")]
@@ -126,10 +134,20 @@ def clear_remains(target: Target) -> None:
             path.unlink()
 
 
+def _aside(site: Path) -> list[Path]:
+    """What pip moved aside of the engine; not `~loatllm_build`, which is this tool's."""
+    return [*site.glob("~loatllm"), *site.glob("~loatllm-*.dist-info")]
+
+
 def _sites(target: Target) -> list[Path]:
-    """Where the engine is, or may have been until its installer was killed."""
+    """Where the engine is, or may have been until its installer was killed.
+
+    Nowhere that is known for a system's own Python: its pip goes to the user's own folder.
+    """
     if target.installed:
         return [Path(target.installed).parent]
+    if target.kind == "system":
+        return []
     version = ".".join(map(str, target.version))
     patterns = (f"lib*/python{version}/site-packages", "Lib/site-packages")
     return [site for pattern in patterns for site in Path(target.prefix).glob(pattern)]
@@ -157,11 +175,11 @@ def install(system: System, target: Target, wheel: Wheel, cache: Path) -> None:
     _check_space(target, Path(wheel.path))
     command = install_command(system, target, Path(wheel.path), cache)
     by_hand = f"To try it alone: {shlex.join(command)}"
+    _clear(target)
     try:
-        clear_remains(target)
         status, said = run_to_its_end(command)
         if status < 0:
-            clear_remains(target)
+            _clear(target)
             status, said = run_to_its_end(command)
     except OSError as error:
         raise MissingError(

@@ -26,8 +26,24 @@ def cache_lock(cache: Path, tell: Listener) -> Iterator[None]:
                 tell(Hint(f"Another floatllm-build is at work in {cache}; waiting for it."))
                 told = True
             time.sleep(_POLL)
-        with inherited(file.fileno()):
-            yield
+        try:
+            with inherited(file.fileno()):
+                yield
+        finally:
+            # For all that hold it: a job may have left a server behind, as sccache does.
+            _unlock(file)
+
+
+def _unlock(file: IO[bytes]) -> None:
+    if sys.platform == "win32":
+        import msvcrt  # noqa: PLC0415
+
+        file.seek(0)
+        msvcrt.locking(file.fileno(), msvcrt.LK_UNLCK, 1)
+    else:
+        import fcntl  # noqa: PLC0415
+
+        fcntl.flock(file, fcntl.LOCK_UN)
 
 
 def _try(file: IO[bytes]) -> bool:

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import shutil
 import sys
 import sysconfig
+import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 
 from floatllm_build.errors import MissingError
+from floatllm_build.files import sweep
 from floatllm_build.system import Completed, System
 from floatllm_build.values import Target
 
@@ -31,9 +34,7 @@ def own_pip(system: System, cache: Path) -> tuple[str, ...]:
     if not (folder / "pip").is_dir():
         uv = system.which("uv")
         done = (
-            system.run((uv, "pip", "install", "--target", str(folder), "pip"), timeout=_TIMEOUT)
-            if uv
-            else Completed(rc=127, out="", err="there is no uv either")
+            _pip_by_uv(system, uv, folder) if uv else Completed(rc=127, out="", err="there is no uv either")
         )
         if done.rc != 0:
             raise MissingError(
@@ -41,6 +42,22 @@ def own_pip(system: System, cache: Path) -> tuple[str, ...]:
                 f"{last_lines(done)}. Run `{sys.executable} -m ensurepip`, or install python3-pip."
             )
     return (sys.executable, str(folder / "pip"))
+
+
+def _pip_by_uv(system: System, uv: str, folder: Path) -> Completed:
+    """Puts pip into `folder`, whole or not at all."""
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    sweep(folder.parent, ".pip-*")
+    scratch = Path(tempfile.mkdtemp(dir=folder.parent, prefix=".pip-"))
+    try:
+        command = (uv, "pip", "install", "--target", str(scratch / "pip"), "pip")
+        done = system.run(command, timeout=_TIMEOUT)
+        if done.rc == 0:
+            shutil.rmtree(folder, ignore_errors=True)
+            (scratch / "pip").rename(folder)
+        return done
+    finally:
+        shutil.rmtree(scratch, ignore_errors=True)
 
 
 def fetch_with_pip(

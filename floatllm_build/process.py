@@ -135,8 +135,13 @@ def _start(
         stderr=subprocess.STDOUT,
         start_new_session=not windows,
         creationflags=new_group,
-        pass_fds=() if windows else tuple(_inherited),
+        pass_fds=handed_on(),
     )
+
+
+def handed_on() -> tuple[int, ...]:
+    """Handles that every child gets, see `inherited`; Windows has no such thing."""
+    return () if sys.platform == "win32" else tuple(_inherited)
 
 
 def _pump(

@@ -63,6 +63,8 @@ def make_plan(host: Host, request: Request, presets: Mapping[str, Preset]) -> Pl
     if rung and rung < peaks[0]:
         reasons.append(_tight(host, request, presets, preset, peaks[0], rung))
     defines = _defines(host, request, preset, fit, reasons)
+    if preset.low_mem and not request.preset:
+        reasons += _fast_fits(host, request, presets, backend)
     cc, cxx = host.toolchain.c, host.toolchain.cxx
     return Plan(
         preset=preset.name,
@@ -214,27 +216,23 @@ def _choose_preset(
         if low_name not in presets:
             raise UsageFaultError(f"There is no low-memory preset for {backend}. Leave out --low-mem.")
         reasons.append(Reason(rule="low-mem", text="low memory was asked for"))
-        reasons += _fast_fits(host, presets, backend, capacity)
         return presets[low_name]
     if small and low_name in presets:
         text = f"{show_size(capacity)} of memory in all is less than {show_size(LOW_MEM_CAPACITY)}"
         reasons.append(Reason(rule="low-mem", text=text))
-        reasons += _fast_fits(host, presets, backend, capacity)
         return presets[low_name]
     return find_preset(presets, backend)
 
 
 def _fast_fits(
-    host: Host, presets: Mapping[str, Preset], backend: Backend, capacity: int
+    host: Host, request: Request, presets: Mapping[str, Preset], backend: Backend
 ) -> tuple[Reason, ...]:
     """Says so where the engine that is optimised for speed could be compiled all the same."""
+    capacity = sane_size(request.memory or host.memory.capacity)
     need = least_memory(host, presets[backend]) if backend in presets else 0
     if not 0 < need + RESERVE <= capacity:
         return ()
-    text = (
-        f"--preset {backend} fits too, with {show_size(need)} for a compile: {LOW_MEM_COST}, "
-        "and all CPUs compile where memory allows"
-    )
+    text = f"--preset {backend} fits too ({show_size(need)} for a compile): {LOW_MEM_COST}"
     return (Reason(rule="fast-fits", text=text),)
 
 
@@ -271,7 +269,7 @@ def _tight(
     least = least_memory(host, preset)
     text = f"one compile can take {show_size(peak)} and {show_size(rung)} are there"
     if least <= rung:
-        return Reason(rule="gcc-reclaim", text=f"{text}. {GCC_RECLAIM} ({show_size(least)})")
+        return Reason(rule="gcc-reclaim-if-short", text=f"{text}. {GCC_RECLAIM} ({show_size(least)})")
     low = presets.get(_low_name(host, preset.backend))
     less = job_memory(host, low)[0] if low else least
     # Clang takes what it takes, and so does the largest file of Vulkan's shaders.

@@ -10,7 +10,12 @@ import sys
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
 from tool_environment import ROOT, Environment, fresh_environment, make_venv, skip_or_fail
+
+# These machines are shared: how long a case takes says nothing.
+settings.register_profile("untimed", deadline=None)
+settings.load_profile("untimed")
 
 # A shell starts background jobs with SIGINT ignored, and children inherit that: no Ctrl-C could be tested.
 if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:

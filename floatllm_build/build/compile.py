@@ -6,6 +6,7 @@ ended for want of memory all the same, gives something up and goes on where ninj
 
 from __future__ import annotations
 
+import json
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -19,6 +20,7 @@ from floatllm_build.build_folder import Folder, failure
 from floatllm_build.diagnosis import OUT_OF_MEMORY, diagnose, failed_unit
 from floatllm_build.errors import BuildFailedError
 from floatllm_build.events import Hint, Listener
+from floatllm_build.files import write_whole
 from floatllm_build.ninja import NinjaReader, unit_name
 from floatllm_build.process import run_child
 from floatllm_build.sizes import show_size
@@ -29,6 +31,9 @@ _RECLAIM = "--param ggc-min-expand=10 --param ggc-min-heapsize=32768"
 # A unit that was killed for memory needs at least this much more than was seen.
 _AFTER_DEATH = 1.3
 _SIGKILL = 9
+_STAYS = "A former build here was short of memory, and what it gave up for that stays given up."
+# In the folder of the objects: what was given up for some of them stays given up as long as they are there.
+_GIVEN_UP = "floatllm-given-up.json"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,6 +45,9 @@ class Order:
     ninja_version: str
     env: Mapping[str, str]
     jobs: int
+    """At most."""
+    blind_jobs: int
+    """Where nothing is known of the units."""
     compiler: str
     backend: str
     low_mem: bool
@@ -75,6 +83,8 @@ class _Course:
     started: float = field(default_factory=time.monotonic)
     room: int = 0
     """Bytes that were there when the last phases were planned."""
+    made_whole: int | None = None
+    """Units that were made before something of the engine was given up, in this call."""
     alone: bool = False
     """Whether the units of the last phase ran one at a time."""
 
@@ -87,6 +97,8 @@ def compile_all(order: Order, tell: Listener, outcome: Outcome) -> None:
     course = _Course(order, tell, outcome)
     left = _left(order)
     outcome.rung = _first_rung(order, left.units)
+    if _remembered(order.folder):
+        tell(Hint(f"{_STAYS} `floatllm-build clean` and another install try it without."))
     pace = Pace(left.total, _known_seconds(order, outcome.rung, left.units))
     while True:
         _write_flags(order, outcome.rung)
@@ -117,7 +129,22 @@ def _first_rung(order: Order, left: tuple[str, ...]) -> Rung:
     known = [order.costs(reclaiming, order.low_mem) for reclaiming in (False, True)]
     plain, reclaimed = ({unit: costs.of(unit) for unit in left} for costs in known)
     early = gcc and (order.low_mem or reclaiming_pays(plain, reclaimed, order.jobs, room))
-    return Rung(jobs=order.jobs, reclaiming=early, smaller=order.low_mem)
+    planned = {"smaller": order.low_mem, "flash_attention": True}
+    return Rung(jobs=order.jobs, reclaiming=early, **(planned | _remembered(order.folder)))
+
+
+def _remembered(folder: Folder) -> dict[str, bool]:
+    """What objects that are there were made without; nothing where they are as planned."""
+    try:
+        given_up = json.loads((folder.out / _GIVEN_UP).read_text(encoding="utf-8"))
+        return {name: bool(given_up[name]) for name in ("smaller", "flash_attention")}
+    except (OSError, ValueError, KeyError, TypeError):
+        return {}
+
+
+def _remember(folder: Folder, rung: Rung) -> None:
+    given_up = {"smaller": rung.smaller, "flash_attention": rung.flash_attention}
+    write_whole(folder.out / _GIVEN_UP, json.dumps(given_up).encode())
 
 
 def _known_seconds(order: Order, rung: Rung, left: tuple[str, ...]) -> dict[str, float]:
@@ -149,7 +176,8 @@ def _run_phases(course: _Course, left: _Left, pace: Pace) -> tuple[int, str]:
     course.room = order.room(0)
     waiting = {unit: cost(unit) for unit in left.units}
     done, said, status = pace.total - left.total, "", 0
-    for phase in phases(waiting, outcome.rung.jobs, course.room):
+    blind = Phase((), min(order.blind_jobs, outcome.rung.jobs))
+    for phase in phases(waiting, outcome.rung.jobs, course.room) if waiting else (blind,):
         course.alone = phase.jobs == 1 or len(phase.units or waiting) == 1
         largest = max((waiting[unit].peak for unit in phase.units or waiting), default=0)
         expected = {unit: cost(unit).peak for unit in left.units}
@@ -195,13 +223,23 @@ def _step_down(course: _Course, text: str) -> None:
     if unit:
         known = _costs(order, before).of(unit)
         there = int(course.room * (_AFTER_DEATH if course.alone else 1))
-        needed = max(known.peak, course.needs.get(unit, 0), int(seen * _AFTER_DEATH), there)
-        order.learn(before.reclaiming, before.smaller, {unit: Cost(needed, known.seconds)})
+        probable = max(known.peak, int(seen * _AFTER_DEATH))
+        needed = max(probable, course.needs.get(unit, 0), there)
+        # What was there is no measure of what it needs: others may have taken it meanwhile.
+        order.learn(before.reclaiming, before.smaller, {unit: Cost(probable, known.seconds)})
         course.needs[unit] = needed
     step = next_rung(before, order.compiler, order.backend, alone=course.alone)
     if step is None:
+        if course.made_whole == len(course.outcome.spans):
+            # Nothing came of it: with more memory there is no need to go on like this.
+            (order.folder.out / _GIVEN_UP).unlink(missing_ok=True)
         raise _too_little(order, name, seen, needed)
     course.outcome.rung, words = step
+    rung = course.outcome.rung
+    if (rung.smaller, rung.flash_attention) != (before.smaller, before.flash_attention):
+        if course.made_whole is None and not _remembered(order.folder):
+            course.made_whole = len(course.outcome.spans)
+        _remember(order.folder, rung)
     course.tell(Hint(f"{name} was ended for want of memory; from here on: {words}"))
     if before.flash_attention != course.outcome.rung.flash_attention:
         order.reconfigure(("-DGGML_CUDA_FA=OFF",))

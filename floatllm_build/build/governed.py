@@ -30,6 +30,8 @@ from floatllm_build.versions import version_tuple
 # The first ninja that takes its jobs from a jobserver.
 _JOBSERVER_NINJA = (1, 13)
 _TICK = 0.1
+# Where processes cannot be looked at, asking for the memory means starting programs.
+_BLIND_TICK = 2.0
 # Moments that are kept: a curve needs no more, and a phone may compile for hours.
 _MOST_MOMENTS = 4000
 # Windows takes 32767 characters of a command, others not less than 131072 with the environment.
@@ -101,7 +103,8 @@ def governed(
         outcome.spans += [Span(span.unit, span.start + began, span.end + began) for span in made]
         for unit, peak in governing.peaks.items():
             outcome.peaks[unit] = max(peak, outcome.peaks.get(unit, 0))
-    peaks = governing.peaks
+    # Where none can be seen, the time is worth knowing all the same.
+    peaks = {**expected, **governing.peaks} if governing.blind else governing.peaks
     costs = {span.unit: Cost(peaks[span.unit], span.end - span.start) for span in made if span.unit in peaks}
     return Run(status, "".join(governing.text), governing.reader.done, costs)
 
@@ -131,6 +134,8 @@ class _Governing:
         self.lock = threading.Lock()
         self.over = threading.Event()
         self.fault: BaseException | None = None
+        self.allowed = ninja.jobs
+        self.blind = False
 
     def run(self) -> int:
         ninja = self.ninja
@@ -142,7 +147,8 @@ class _Governing:
             env = {**ninja.env, "MAKEFLAGS": served.makeflags} if served else ninja.env
             if served:
                 # At once: ninja looks for more tokens only when a job ends.
-                served.allow(admitted((), self.next_peak, ninja.room(0), ninja.jobs))
+                self.allowed = admitted((), self.next_peak, ninja.room(0), ninja.jobs)
+                served.allow(self.allowed)
             status = self._read(argv, env, served)
         if self.fault:
             raise self.fault
@@ -155,8 +161,9 @@ class _Governing:
         watchers: list[threading.Thread] = []
 
         def start(pid: int) -> None:
-            watchers.append(threading.Thread(target=self._govern, args=(pid, server), daemon=True))
-            watchers[0].start()
+            watcher = threading.Thread(target=self._govern, args=(pid, server), daemon=True)
+            watcher.start()
+            watchers.append(watcher)
 
         folder = self.ninja.folder
         with folder.log.open("a", encoding="utf-8", errors="replace") as log:
@@ -191,10 +198,12 @@ class _Governing:
 
     def _govern(self, pid: int, server: Jobserver | None) -> None:
         watch = Watch(pid)
+        self.blind = not watch.sees
         try:
             while True:
                 self._look(watch, server)
-                if server.wait(self.over, _TICK) if server else self.over.wait(_TICK):
+                tick = _TICK if watch.sees else _BLIND_TICK
+                if server.wait(self.over, tick) if server else self.over.wait(tick):
                     break
         except BaseException as fault:  # noqa: BLE001  raised again in the thread that waits for ninja
             self.fault = fault
@@ -204,15 +213,16 @@ class _Governing:
                 self.peaks[job.unit] = max(job.peak, self.peaks.get(job.unit, 0))
 
     def _look(self, watch: Watch, server: Jobserver | None) -> None:
-        jobs = self.ninja.jobs
+        # Where nobody can be seen, those that were let in at the start stay: their expected peaks fit.
+        jobs = self.allowed
         used = watch.look()
         room = self.ninja.room(used)
-        if server:
+        if server and watch.sees:
             # Between fork and exec a job has no unit yet: it may be any of those that come next.
             running = [
                 (job.resident, self.expected.get(job.unit, self.next_peak)) for job in watch.jobs.values()
             ]
-            jobs = admitted(running, self.next_peak, room, jobs)
+            jobs = admitted(running, self.next_peak, room, self.ninja.jobs)
             server.allow(jobs)
         now = time.monotonic() - self.ninja.started
         moments = self.outcome.moments

@@ -2,14 +2,27 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import accumulate
 
 from floatllm_build.build.peaks import Cost
+from floatllm_build.values import MemoryFacts
 
+# Stays free while compilers run: for the page cache, and for what others start meanwhile.
+_RESERVE = 40 << 20
 # GCC that gives memory back early compiles this much longer.
 _RECLAIM_TIME = 1.3
+
+
+def spare(memory: MemoryFacts, used: int, most: int | None, reserve: int = _RESERVE) -> int:
+    """Bytes that may still be taken, while the build takes `used` and may take `most` where that is set.
+
+    Less than 0 where others took of what is to stay free. Where nothing bounds the memory, nothing is known.
+    """
+    there = memory.room if memory.bounds else sys.maxsize
+    return min(there, most - used if most else there) - reserve
 
 
 @dataclass(frozen=True)

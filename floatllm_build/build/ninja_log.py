@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 # Where a compile or link command names what it makes.
-OUTPUT = re.compile(r"(?:^|\s)-o\s+([^\s\"']+)(?=\s|$)")
+OUTPUT = re.compile(r"(?:^|\s)(?:-o\s+|[/-]Fo|[/-]out:)([^\s\"']+)(?=\s|$)")
 _STATUS = re.compile(r"^\[[\d/]+\] ")
 # No build lasts longer than this has digits; a damaged log may say anything.
 _NUMBER = re.compile(r"[0-9]{1,12}")

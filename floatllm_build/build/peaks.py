@@ -45,7 +45,8 @@ _HEAVY: tuple[tuple[str, Mapping[tuple[str, str], tuple[int, int]]], ...] = (
         },
     ),
 )
-_OTHER = 200
+# All others: without and with --param ggc-*.
+_OTHER = (200, 140)
 _CUDA = 720
 _UNKNOWN = 420
 
@@ -80,9 +81,11 @@ class Costs:
             return _CUDA
         for pattern, table in _HEAVY:
             if re.search(pattern, unit):
-                plain, reclaimed = table.get((self.compiler, self.aim), (_UNKNOWN, _UNKNOWN))
+                # appleclang is one of them.
+                kind = "clang" if "clang" in self.compiler else self.compiler
+                plain, reclaimed = table.get((kind, self.aim), (_UNKNOWN, _UNKNOWN))
                 return reclaimed if self.reclaiming else plain
-        return _OTHER
+        return _OTHER[self.reclaiming and self.compiler == "gcc"]
 
 
 def load_learned(path: Path) -> dict[str, Cost]:

@@ -16,12 +16,14 @@ from floatllm_build.build.peaks import Cost, Costs, load_learned, save_learned
 from floatllm_build.build.trace import trace
 from floatllm_build.build_folder import Folder, child_environment, cmake_options, failure, run_logged
 from floatllm_build.diagnosis import OUT_OF_MEMORY, diagnose
+from floatllm_build.errors import BuildFailedError
 from floatllm_build.events import BuildSummary, Hint, Listener
 from floatllm_build.files import write_whole
 from floatllm_build.ninja import unit_name
 from floatllm_build.values import Built, Plan, ToolchainFacts
 
 _SHOWN = 5
+NO_TIMELINE = "There is no timeline to write: nothing was compiled."
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,11 +57,7 @@ def build(
         if status != 0:
             raise failure("Configuring", text, folder)
 
-    configure(())
-    if _a_check_was_killed(folder):
-        # CMake took it for a machine that lacks something, and remembers that.
-        shutil.rmtree(folder.out, ignore_errors=True)
-        configure(())
+    _configure_whole(configure, folder)
     compiler = toolchain.cxx.kind if toolchain.cxx else "unknown"
     version = toolchain.cxx.version if toolchain.cxx else ""
 
@@ -85,6 +83,7 @@ def build(
         ninja_version=toolchain.ninja.version if toolchain.ninja else "",
         env=env,
         jobs=plan.jobs_limit,
+        blind_jobs=plan.jobs,
         compiler=compiler,
         backend=plan.backend,
         low_mem=plan.low_mem,
@@ -97,8 +96,10 @@ def build(
     try:
         compile_all(order, tell, outcome)
     finally:
-        if means.trace:
+        if means.trace and outcome.spans:
             _write_trace(means.trace, outcome, tell)
+        elif means.trace:
+            tell(Hint(NO_TIMELINE))
     if outcome.spans:
         tell(_summary(outcome))
     seconds = time.monotonic() - started
@@ -117,6 +118,8 @@ def _write_trace(path: Path, outcome: Outcome, tell: Listener) -> None:
         write_whole(path, text.encode())
     except OSError as error:
         tell(Hint(f"The timeline cannot be written to {path}: {error.strerror}. Name another file."))
+    else:
+        tell(Hint(f"The timeline is in {path}: open it in Perfetto."))
 
 
 def _drop_half_configured(folder: Folder) -> None:
@@ -124,6 +127,23 @@ def _drop_half_configured(folder: Folder) -> None:
     ninja_file = folder.out / "build.ninja"
     if not ninja_file.is_file() or not ninja_file.stat().st_size:
         shutil.rmtree(folder.out, ignore_errors=True)
+
+
+def _configure_whole(configure: Callable[[tuple[str, ...]], None], folder: Folder) -> None:
+    """Configures until no check was killed: CMake takes that for a lack of the machine, and remembers it."""
+    for last in (False, False, True):
+        try:
+            configure(())
+        except BuildFailedError:
+            if last or not _a_check_was_killed(folder):
+                raise
+        if not _a_check_was_killed(folder):
+            return
+        shutil.rmtree(folder.out, ignore_errors=True)
+    raise BuildFailedError(
+        "Configuring failed: the system ended one of cmake's checks for want of memory, three times. Free "
+        f"memory (close programs, add swap) and run this again.\nEverything it said is in {folder.log}"
+    )
 
 
 def _a_check_was_killed(folder: Folder) -> bool:

@@ -43,6 +43,11 @@ class Watch:
     def __post_init__(self) -> None:
         self._lists = any((self.proc / "self" / "task").glob("*/children"))
 
+    @property
+    def sees(self) -> bool:
+        """Whether there is anything to look at."""
+        return (self.proc / "self" / "status").is_file()
+
     def look(self) -> int:
         """Updates `jobs` and `ended`; returns the resident bytes of the root and all below it."""
         if not self._lists:

@@ -34,7 +34,7 @@ from floatllm_build.build import jobserver
 from floatllm_build.build.compile import Outcome, compile_all
 from floatllm_build.build.governed import nameable
 from floatllm_build.errors import BuildFailedError
-from floatllm_build.events import Event, UnitProgress
+from floatllm_build.events import Event, Hint, UnitProgress
 from floatllm_build.sizes import MIB
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="made for POSIX")
@@ -227,6 +227,28 @@ def test_what_killed_a_build_is_known_to_the_next_one(tmp_path: Path, group: Gro
     assert at_once(second["spans"]) == 1
 
 
+def test_what_was_given_up_stays_given_up_where_the_objects_stay(tmp_path: Path, ninja: str) -> None:
+    """Else the next build would take the smaller engine for a whole one."""
+    big = Unit("big.cpp.o", 20, 200, "starves")
+    folder = make_project(tmp_path / "b", [big])
+    told = Told(str(tmp_path / "b"), 2, ninja, known([big]), room=1000)
+    first, events = build(told)
+    assert hints(events) == [
+        f"big.cpp was ended for want of memory; from here on: {what}"
+        for what in ("what is left is optimised for size, which needs less memory",)
+    ]
+    assert (first.rung.smaller, folder.flags.read_text()) == (True, "-Os\n")
+    folder.flags.write_text("")
+    again, events = build(told)
+    assert (again.spans, again.rung.smaller, folder.flags.read_text()) == ([], True, "-Os\n")
+    assert [hint.endswith("try it without.") for hint in hints(events)] == [True]
+    # Anew, it is whole where memory is there.
+    shutil.rmtree(folder.root)
+    make_project(tmp_path / "b", [replace(big, kind="")])
+    whole, events = build(told)
+    assert (len(whole.spans), whole.rung.smaller) == (1, False)
+
+
 # ---- what is seen -----------------------------------------------------------------------------
 
 
@@ -234,6 +256,10 @@ def build(told: Told) -> tuple[Outcome, list[Event]]:
     outcome, events = Outcome(), list[Event]()
     compile_all(make_order(told), events.append, outcome)
     return outcome, events
+
+
+def hints(events: list[Event]) -> list[str]:
+    return [event.text for event in events if isinstance(event, Hint)]
 
 
 def progress(events: list[Event]) -> list[UnitProgress]:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Mapping
+from dataclasses import replace
 
+import machines
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -17,10 +19,12 @@ from floatllm_build.build.governor import (
     next_rung,
     phases,
     reclaiming_pays,
+    spare,
     time_for,
 )
 from floatllm_build.build.pace import Pace
 from floatllm_build.build.peaks import Cost
+from floatllm_build.values import MemoryBound, MemoryFacts
 
 MORE = st.integers(0, 5000)
 LIMITS = st.integers(1, 64)
@@ -277,3 +281,16 @@ def test_the_time_left_is_never_negative_and_zero_at_the_end(
         pace.end(unit, now)
         assert pace.left(now + data.draw(st.floats(0, 50))) >= 0.0
     assert pace.left(now) == pytest.approx(0.0, abs=1e-6 * max(now, 1.0))
+
+
+def test_what_is_spare() -> None:
+    def memory(*rooms: int) -> MemoryFacts:
+        bounds = tuple(MemoryBound(source="a group", limit=1 << 34, room=room) for room in rooms)
+        return replace(machines.memory(1 << 34), bounds=bounds, room=min(rooms, default=0))
+
+    assert spare(memory(1000, 300), 50, None, 40) == 260
+    assert spare(memory(1000), 50, 400, 40) == 310
+    # A full group is no group without a limit.
+    assert spare(memory(0), 50, None, 40) == -40
+    assert spare(memory(), 50, None, 40) > 1 << 60
+    assert spare(memory(), 50, 400, 40) == 310

@@ -10,6 +10,7 @@ import pytest
 from test_installation import small_wheel
 from tool_environment import make_venv
 
+from floatllm_build.files import remove_folder
 from floatllm_build.host.python import probe_target
 from floatllm_build.install import clear_remains, holds, install
 from floatllm_build.pip import install_command
@@ -140,3 +141,19 @@ def test_a_whole_engine_is_let_be(place: Place, steps: int) -> None:
     clear_remains(place.target)
     assert holds(place.target, former)
     assert mine.exists()
+
+
+def test_what_pip_moved_aside_of_this_tool_is_let_be(place: Place, steps: int) -> None:
+    former, _ = place.wheels
+    place.put(former)
+    theirs = [place.site / "~loatllm_build", place.site / "~loatllm_build-0.1.0.dist-info"]
+    for folder in theirs:
+        folder.mkdir()
+        (folder / "file").touch()
+    try:
+        clear_remains(place.target)
+        assert all((folder / "file").exists() for folder in theirs)
+        assert holds(place.target, former)
+    finally:
+        for folder in theirs:
+            remove_folder(folder)

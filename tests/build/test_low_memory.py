@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import subprocess
 import sys
@@ -83,10 +84,15 @@ def resident(pid: int) -> int:
 
 def test_low_mem_in_256_mib(tool_env: Environment, tmp_path: Path, group: Group) -> None:
     group.limit(256)
-    done = install(tool_env, tmp_path, group, "--low-mem")
+    trace = tmp_path / "trace.json"
+    done = install(tool_env, tmp_path, group, "--low-mem", "--trace", str(trace))
     assert done.status == 0, done.said
     assert group.kills == 0
     assert 0 < done.tool_bytes <= TOOL_BYTES
+    events = json.loads(trace.read_text())["traceEvents"]
+    units = {event["name"] for event in events if event["ph"] == "X"}
+    assert {"ggml/src/ggml-cpu/ops.cpp", "libfloatllm.so"} <= units
+    assert any(event["ph"] == "C" for event in events)
 
 
 def test_the_default_in_480_mib(tool_env: Environment, tmp_path: Path, group: Group) -> None:

@@ -43,6 +43,15 @@ def test_the_outputs_of_a_dry_run() -> None:
     assert planned_units("ninja: no work to do.\n") == ()
 
 
+def test_the_outputs_of_a_dry_run_with_msvc() -> None:
+    said = (
+        "[1/3] C:\\VC\\cl.exe /nologo /TP -DX /O2 /Foggml\\ops.cpp.obj /Fdggml\\ /FS -c C:\\src\\ops.cpp\n"
+        '[2/3] cmd.exe /C "cd . && C:\\VC\\link.exe /nologo a.obj /out:floatllm.dll /dll && cd ."\n'
+        "[3/3] clang-cl.exe -Foa.obj -c a.cpp\n"
+    )
+    assert planned_units(said) == ("ggml\\ops.cpp.obj", "floatllm.dll", "a.obj")
+
+
 # ---- what was made ----------------------------------------------------------------------------
 
 

@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from floatllm_build.build.compile import Order, Outcome, compile_all
+from floatllm_build.build.governor import spare
 from floatllm_build.build.peaks import Cost, Costs, load_learned, save_learned
 from floatllm_build.build_folder import Folder
 from floatllm_build.errors import FloatllmBuildError
@@ -42,7 +43,7 @@ COMPILER = r"""
 #include <sys/wait.h>
 #include <unistd.h>
 
-/* compiler MIB MILLISECONDS FLAGS -o OUTPUT [fail|stubborn|leaves] */
+/* compiler MIB MILLISECONDS FLAGS -o OUTPUT [fail|stubborn|starves] */
 int main(int count, char **word) {
     const char *kind = count > 6 ? word[6] : "";
     int stubborn = !strcmp(kind, "stubborn");
@@ -55,6 +56,7 @@ int main(int count, char **word) {
         double size = atof(word[1]) * 1048576;
         if (strstr(flags, "ggc-min")) size *= 0.6;
         if (strstr(flags, "-Os")) size *= 0.5;
+        if (!strcmp(kind, "starves") && !strstr(flags, "-Os")) raise(SIGKILL);
         int pause = atoi(word[2]) * 500;
         char *memory = malloc((size_t)size + 1);
         for (int part = 0; part < 64; ++part) {
@@ -149,7 +151,7 @@ def make_order(told: Told) -> Order:
     def room(used: int) -> int:
         if told.room is not None:
             return told.room * MIB - used
-        return probe_memory(system, PC.os, Findings()).room - told.reserve * MIB
+        return spare(probe_memory(system, PC.os, Findings()), used, None, told.reserve * MIB)
 
     def kept(reclaiming: bool, size: bool) -> Path:
         return folder.root / f"costs-{reclaiming:d}{size:d}.json"
@@ -171,6 +173,7 @@ def make_order(told: Told) -> Order:
         ninja_version=said.stdout.strip(),
         env={**os.environ, "NINJA_STATUS": STATUS, "LC_ALL": "C"},
         jobs=told.jobs,
+        blind_jobs=1,
         compiler=told.compiler,
         backend="cpu",
         low_mem=told.low_mem,
