@@ -15,9 +15,9 @@ from floatllm_build.process import handed_on
 
 # Seconds that a killed program may take to die, and its last words to arrive.
 _GRACE = 0.3
-# Those that have not answered yet; and whether the answer is still wanted.
+# Those that have not answered yet; and, once it holds something, no answer is wanted any more.
 _asked: set[subprocess.Popen[bytes]] = set()
-_unwanted = threading.Event()
+_unwanted: list[bool] = []
 
 
 def hear(argv: tuple[str, ...], timeout: float, env: Mapping[str, str], longest: int) -> tuple[int, str, str]:
@@ -26,7 +26,7 @@ def hear(argv: tuple[str, ...], timeout: float, env: Mapping[str, str], longest:
     127: it could not be started; 124: it took too long. A program that waits for a broken driver may not die
     even when killed: then it is left behind.
     """
-    if _unwanted.is_set():
+    if _unwanted:
         return 127, "", "interrupted"
     try:
         child = subprocess.Popen(
@@ -50,7 +50,7 @@ def hear(argv: tuple[str, ...], timeout: float, env: Mapping[str, str], longest:
     try:
         for reader in readers:
             reader.start()
-        if _unwanted.is_set():
+        if _unwanted:
             _kill(child)
         child.wait(timeout)
     except subprocess.TimeoutExpired:
@@ -78,10 +78,10 @@ def hear(argv: tuple[str, ...], timeout: float, env: Mapping[str, str], longest:
 def stop_asking() -> None:
     """Kills every program that has not answered, whichever thread waits for it, and starts no other.
 
-    For an interrupt: each has a session of its own, which Ctrl-C does not reach. Takes no lock, because a
-    signal may come while any is held.
+    For an interrupt: each has a session of its own, which Ctrl-C does not reach. Takes no lock, not even an
+    event's: the next signal may come while it is held.
     """
-    _unwanted.set()
+    _unwanted.append(True)
     for child in tuple(_asked):
         _kill(child)
 

@@ -194,7 +194,9 @@ def _trace_file(path: Path | None) -> Path | None:
         return None
     target = ordinary(path, "The timeline cannot be written")
     if not os.access(target.parent, os.W_OK):
-        raise UsageFaultError(f"The timeline cannot be written to {path}: no folder there can be written to.")
+        raise UsageFaultError(
+            f"The timeline cannot be written to {path}: {target.parent} is no folder that can be written to."
+        )
     return target
 
 

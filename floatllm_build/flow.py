@@ -49,6 +49,9 @@ from floatllm_build.values import (
 from floatllm_build.verify import prove_installed, prove_wheel
 from floatllm_build.wheel import find_cached, keep, package
 
+# Rules whose reasons `plan` and `detect` show, and the one line of an install leaves out.
+_IN_PLAN_ALONE = {"jobs", "fast-fits", "gcc-reclaim", "gcc-reclaim-if-short"}
+
 
 @dataclass(frozen=True, kw_only=True)
 class Wish:
@@ -303,6 +306,6 @@ def describe_host(host: Host) -> str:
 
 def describe_plan(made: Plan) -> str:
     """One line: what will be built and why."""
-    why = "; ".join(reason.text for reason in made.reasons if reason.rule != "jobs")
+    why = "; ".join(reason.text for reason in made.reasons if reason.rule not in _IN_PLAN_ALONE)
     jobs = "1 job" if made.jobs == 1 else f"{made.jobs} jobs"
     return f"preset {made.preset}, {jobs} ({why})"

@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import IO
 
+from floatllm_build.errors import MissingError
 from floatllm_build.events import Hint, Listener
 from floatllm_build.process import inherited
 
@@ -17,9 +18,16 @@ _POLL = 0.2
 
 @contextmanager
 def cache_lock(cache: Path, tell: Listener) -> Iterator[None]:
-    """Holds {cache}/lock. Raises OSError where the cache folder cannot be written."""
-    cache.mkdir(parents=True, exist_ok=True)
-    with (cache / "lock").open("a+b") as file:
+    """Holds {cache}/lock. Raises MissingError where the cache folder cannot be written."""
+    try:
+        cache.mkdir(parents=True, exist_ok=True)
+        file = (cache / "lock").open("a+b")
+    except OSError as error:
+        raise MissingError(
+            f"The cache folder {cache} cannot be written to: {error.strerror}. Make it writable, or name "
+            "another folder in FLOATLLM_CACHE_DIR."
+        ) from error
+    with file:
         told = False
         while not _try(file):
             if not told:

@@ -13,6 +13,11 @@ import threading
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
+if sys.platform != "win32":
+    import fcntl
+    import struct
+    import termios
+
 # Ninja ends its jobs itself when it is asked to, in a few milliseconds.
 _GRACE = 0.6
 # What every child gets as well: see `inherited`.
@@ -46,8 +51,9 @@ def run_child(
 
     Both of its outputs come to `on_text` in pieces as they arrive; `on_start` gets its process id. With
     `terminal` the outputs pass through a pseudo-terminal where the system has one: ninja names a unit when it
-    starts only there. Whatever ends this call, an interrupt included, ends the whole session of the child;
-    so does a signal that kills the child.
+    starts only there. Should we be killed, that terminal is gone, and the hang-up ends ninja and its jobs.
+    Whatever ends this call, an interrupt included, ends the whole session of the child; so does a signal
+    that kills the child.
 
     Raises OSError where argv cannot be started and subprocess.TimeoutExpired after `timeout` seconds.
     """
@@ -61,7 +67,7 @@ def run_child(
     else:
         ours, theirs = os.pipe()
     try:
-        child = _start(argv, cwd, env, theirs)
+        child = _start(argv, cwd, env, theirs, terminal=terminal)
     except BaseException:
         os.close(ours)
         raise
@@ -121,7 +127,7 @@ def _interrupts_held() -> Iterator[None]:
 
 
 def _start(
-    argv: tuple[str, ...], cwd: Path | None, env: Mapping[str, str], output: int
+    argv: tuple[str, ...], cwd: Path | None, env: Mapping[str, str], output: int, *, terminal: bool = False
 ) -> subprocess.Popen[bytes]:
     windows = sys.platform == "win32"
     # The constant exists on Windows only.
@@ -136,7 +142,16 @@ def _start(
         start_new_session=not windows,
         creationflags=new_group,
         pass_fds=handed_on(),
+        # It takes no lock, so that it may run in a child of a process with threads.
+        preexec_fn=_take_terminal if terminal and not windows else None,  # noqa: PLW1509
     )
+
+
+def _take_terminal() -> None:
+    """Makes the output the terminal of the new session, so that its end is a hang-up for the leader."""
+    if sys.platform != "win32":
+        with contextlib.suppress(OSError):
+            fcntl.ioctl(1, termios.TIOCSCTTY, 0)
 
 
 def handed_on() -> tuple[int, ...]:
@@ -177,16 +192,26 @@ def _pump(
 def _end(child: subprocess.Popen[bytes]) -> None:
     """Asks the whole group to stop, and makes it stop."""
     if sys.platform == "win32":
-        subprocess.run(("taskkill", "/F", "/T", "/PID", str(child.pid)), capture_output=True, check=False)
+        ask_to_end(child.pid)
         child.wait()
         return
-    for step in (signal.SIGTERM, signal.SIGKILL):
+    ask_to_end(child.pid)
+    with contextlib.suppress(subprocess.TimeoutExpired):
+        child.wait(_GRACE)
+    with contextlib.suppress(ProcessLookupError):
+        os.killpg(child.pid, signal.SIGKILL)
+    _kill_session(child.pid)
+    with contextlib.suppress(subprocess.TimeoutExpired):
+        child.wait(_GRACE)
+
+
+def ask_to_end(pid: int) -> None:
+    """Asks a child's whole group to stop; on Windows, where nothing can be asked, it is made to."""
+    if sys.platform == "win32":
+        subprocess.run(("taskkill", "/F", "/T", "/PID", str(pid)), capture_output=True, check=False)
+    else:
         with contextlib.suppress(ProcessLookupError):
-            os.killpg(child.pid, step)
-        if step == signal.SIGKILL:
-            _kill_session(child.pid)
-        with contextlib.suppress(subprocess.TimeoutExpired):
-            child.wait(_GRACE)
+            os.killpg(pid, signal.SIGTERM)
 
 
 def _kill_session(leader: int) -> None:
@@ -205,8 +230,5 @@ def _kill_session(leader: int) -> None:
 
 def _set_width(terminal: int) -> None:
     """Ninja cuts its lines to the width of the terminal; give it more than any line has."""
-    import fcntl  # noqa: PLC0415
-    import struct  # noqa: PLC0415
-    import termios  # noqa: PLC0415
-
-    fcntl.ioctl(terminal, termios.TIOCSWINSZ, struct.pack("HHHH", 50, 4000, 0, 0))
+    if sys.platform != "win32":
+        fcntl.ioctl(terminal, termios.TIOCSWINSZ, struct.pack("HHHH", 50, 4000, 0, 0))

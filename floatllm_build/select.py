@@ -13,6 +13,7 @@ from floatllm_build.presets import Preset, find_preset
 from floatllm_build.rules import FITTERS
 from floatllm_build.rules.cost import (
     GCC_RECLAIM,
+    LEAST_MEMORY,
     LOW_MEM_CAPACITY,
     LOW_MEM_COST,
     RESERVE,
@@ -102,6 +103,11 @@ def _check_numbers(request: Request) -> None:
     for name, value in (("memory", request.memory), ("jobs", request.jobs)):
         if value is not None and value < 1:
             raise UsageFaultError(f"--{name} is {value}. Give a number of 1 or more, or leave it out.")
+    if request.memory and request.memory < LEAST_MEMORY:
+        raise UsageFaultError(
+            f"--memory is {show_size(request.memory)}, and no compiler builds the engine in less than "
+            f"{show_size(LEAST_MEMORY)}. Give more, with a unit (512M, 2GiB), or leave it out."
+        )
 
 
 def _check_machine(request: Request, presets: Mapping[str, Preset]) -> None:
@@ -218,7 +224,8 @@ def _choose_preset(
         reasons.append(Reason(rule="low-mem", text="low memory was asked for"))
         return presets[low_name]
     if small and low_name in presets:
-        text = f"{show_size(capacity)} of memory in all is less than {show_size(LOW_MEM_CAPACITY)}"
+        what = "to build with" if request.memory else "of memory in all"
+        text = f"{show_size(capacity)} {what} is less than {show_size(LOW_MEM_CAPACITY)}"
         reasons.append(Reason(rule="low-mem", text=text))
         return presets[low_name]
     return find_preset(presets, backend)

@@ -5,9 +5,6 @@ What its jobs take is looked at while they run, and as many are let in as the me
 
 from __future__ import annotations
 
-import contextlib
-import os
-import signal
 import sys
 import threading
 import time
@@ -24,7 +21,7 @@ from floatllm_build.build.watch import Watch
 from floatllm_build.build_folder import Folder
 from floatllm_build.events import Listener, UnitProgress
 from floatllm_build.ninja import NinjaReader, unit_name
-from floatllm_build.process import run_child
+from floatllm_build.process import ask_to_end, run_child
 from floatllm_build.versions import version_tuple
 
 # The first ninja that takes its jobs from a jobserver.
@@ -203,11 +200,11 @@ class _Governing:
             while True:
                 self._look(watch, server)
                 tick = _TICK if watch.sees else _BLIND_TICK
-                if server.wait(self.over, tick) if server else self.over.wait(tick):
+                if self.over.wait(tick):
                     break
         except BaseException as fault:  # noqa: BLE001  raised again in the thread that waits for ninja
             self.fault = fault
-            _end(pid)
+            ask_to_end(pid)
         finally:
             for job in (*watch.ended, *watch.jobs.values()):
                 self.peaks[job.unit] = max(job.peak, self.peaks.get(job.unit, 0))
@@ -240,12 +237,3 @@ class _Governing:
         self.ninja.tell(
             UnitProgress(done, total, longest, now.time, now.used, now.used + now.room, now.jobs, left)
         )
-
-
-def _end(pid: int) -> None:
-    """Ends ninja, which ends its children."""
-    with contextlib.suppress(ProcessLookupError):
-        if sys.platform == "win32":
-            os.kill(pid, signal.SIGTERM)
-        else:
-            os.killpg(pid, signal.SIGTERM)

@@ -39,7 +39,8 @@ def phases(left: Mapping[str, Cost], limit: int, room: int) -> tuple[Phase, ...]
     Where any `limit` units fit beside each other there is one. Else those too large for that come first, as
     many at once as fit however they are drawn: what is left for the end is then small.
     """
-    if jobs_that_fit((cost.peak for cost in left.values()), limit, room) >= limit:
+    largest = sorted((cost.peak for cost in left.values()), reverse=True)[:limit]
+    if sum(largest) <= room:
         return (Phase((), limit),)
     heavy = {unit: cost for unit, cost in left.items() if cost.peak > room // limit}
     first = jobs_that_fit((cost.peak for cost in heavy.values()), limit, room)

@@ -8,13 +8,10 @@ from __future__ import annotations
 
 import contextlib
 import os
-import select
 import shutil
 import tempfile
 import threading
-import time
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 
 _TOKEN = b"+"
@@ -33,9 +30,13 @@ def jobserver() -> Iterator[Jobserver | None]:
             yield None
             return
         # Open for both, so that it neither waits for a client nor closes with the last one.
-        handle = os.open(pipe, os.O_RDWR | os.O_NONBLOCK | os.O_CLOEXEC)
+        handle = os.open(pipe, os.O_RDWR | os.O_CLOEXEC)
         try:
-            yield Jobserver(pipe, handle)
+            server = Jobserver(pipe, handle)
+            try:
+                yield server
+            finally:
+                server.close()
         finally:
             os.close(handle)
     finally:
@@ -52,14 +53,21 @@ def _make(pipe: Path) -> bool:
     return True
 
 
-@dataclass
 class Jobserver:
-    """A pipe with a name."""
+    """A pipe with a name.
 
-    pipe: Path
-    _handle: int
-    _tokens: int = 0
-    _wanted: int = 0
+    A client puts a token back and takes it again in less than a millisecond. So a thread of our own waits in
+    the read itself for those that are too many: the kernel hands one over without Python having a part in it.
+    """
+
+    def __init__(self, pipe: Path, handle: int) -> None:
+        self.pipe = pipe
+        self._handle = handle
+        self._tokens = self._wanted = 0
+        self._over = False
+        self._changed = threading.Condition()
+        self._taker = threading.Thread(target=self._take_back, daemon=True)
+        self._taker.start()
 
     @property
     def makeflags(self) -> str:
@@ -67,26 +75,32 @@ class Jobserver:
         return f"--jobserver-auth=fifo:{self.pipe}"
 
     def allow(self, jobs: int) -> None:
-        """Lets `jobs` (at least 1) run at once. Fewer than now: as the running ones end, see `wait`."""
-        self._wanted = max(jobs, 1) - 1
-        with contextlib.suppress(BlockingIOError):
-            while self._tokens < self._wanted:
-                self._tokens += os.write(self._handle, _TOKEN)
-        self._take_back()
+        """Lets `jobs` (at least 1) run at once; fewer than now, as the running ones end."""
+        with self._changed:
+            self._wanted = max(jobs, 1) - 1
+            self._give()
+            self._changed.notify()
 
-    def wait(self, over: threading.Event, seconds: float) -> bool:
-        """Waits for `over`, `seconds` at most, and takes back what is too many; returns whether it is over.
+    def close(self) -> None:
+        """Ends the thread."""
+        with self._changed:
+            self._over = True
+            os.write(self._handle, _TOKEN)
+            self._changed.notify()
+        self._taker.join()
 
-        A client puts a token back and takes it again in less than a millisecond: whoever wants it has to wait
-        for just that.
-        """
-        end = time.monotonic() + seconds
-        while self._tokens > self._wanted and not over.is_set() and (left := end - time.monotonic()) > 0:
-            if select.select([self._handle], [], [], left)[0]:
-                self._take_back()
-        return over.wait(max(0.0, end - time.monotonic()))
+    def _give(self) -> None:
+        while self._tokens < self._wanted:
+            self._tokens += os.write(self._handle, _TOKEN)
 
     def _take_back(self) -> None:
-        with contextlib.suppress(BlockingIOError):
-            while self._tokens > self._wanted and os.read(self._handle, 1):
-                self._tokens -= 1
+        while True:
+            with self._changed:
+                self._changed.wait_for(lambda: self._over or self._tokens > self._wanted)
+                if self._over:
+                    return
+            taken = len(os.read(self._handle, 1))
+            with self._changed:
+                self._tokens -= taken
+                # It may be wanted again by now.
+                self._give()

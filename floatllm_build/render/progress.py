@@ -27,6 +27,8 @@ from floatllm_build.sizes import show_size
 _STEP = 10
 # Seconds.
 _MINUTES_FROM = 100
+# Plain lines come at least that often.
+_SILENCE = 30
 
 
 @contextmanager
@@ -46,11 +48,14 @@ class _Plain:
     def __init__(self, console: Console) -> None:
         self.console = console
         self.tenth = 0
+        self.told = 0.0
 
     def __call__(self, event: Event) -> None:
         match event:
             case StepDone(step, detail):
                 self.line(step, detail)
+            case StepStarted("build"):
+                self.line("build", "cmake configures")
             case Said(line):
                 self.console.print(printable(line), markup=False)
             case Hint(text):
@@ -70,8 +75,8 @@ class _Plain:
 
     def progress(self, now: UnitProgress) -> None:
         tenth = now.done * _STEP // now.total if now.total else 0
-        if tenth > self.tenth:
-            self.tenth = tenth
+        if tenth > self.tenth or now.seconds - self.told >= _SILENCE:
+            self.tenth, self.told = tenth, now.seconds
             unit = f" {now.current}" if now.current else ""
             seen = ", ".join((f"{now.seconds:.0f} s", *_seen(now)))
             self.line("build", f"{now.done}/{now.total}{unit} ({seen})")

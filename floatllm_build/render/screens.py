@@ -189,7 +189,11 @@ def _hint(host: Host) -> str:
 
 
 def _rung(plan: Plan) -> str:
-    return f"planned for {size(plan.memory_rung)}" if plan.memory_rung > 0 else "how much is free is unknown"
+    return (
+        f"planned with {size(plan.memory_rung)} or more"
+        if plan.memory_rung > 0
+        else "how much is free is unknown"
+    )
 
 
 def _downloads(plan: Plan) -> tuple[str, ...]:

@@ -12,6 +12,7 @@ from floatllm.engine import Engine, Event
 from floatllm.errors import EngineError, FloatLLMError, MissingError, ModelError, UsageError
 from floatllm.model import Model, Tensor
 from floatllm.plan import Chunk, Memory, Part, Plan
+from floatllm.sampler import Sampling
 from floatllm.sizes import format_size, parse_size
 from floatllm.tokenizer import Decoder, Tokenizer
 
@@ -29,6 +30,7 @@ __all__ = [
     "ModelError",
     "Part",
     "Plan",
+    "Sampling",
     "Tensor",
     "Tokenizer",
     "UsageError",

@@ -89,6 +89,7 @@ class PlanParams(Structure):
         ("outputs", c_uint32),
         ("threads", c_uint32),
         ("io", c_int32),
+        ("uniform", c_int32),
         ("device", c_char_p),
     ]
 

@@ -59,11 +59,14 @@ def _edges(runs: str) -> array[int]:
     return array("I", accumulate(int(run, 36) for run in runs.split()))
 
 
-_CLASSES = ((_edges(_LETTERS), "a"), (_edges(_NUMBERS), "0"), (_edges(_SPACES), "\v"))
+#: A letter beyond ASCII, of neither case.
+LETTER = "\x80"
+
+_CLASSES = ((_edges(_LETTERS), LETTER), (_edges(_NUMBERS), "0"), (_edges(_SPACES), "\v"))
 
 
 def shadow_of(codepoint: int) -> str:
-    r"""One ASCII character for `codepoint`: `a` a letter, `0` a number, `\v` white space, `!` any other."""
+    r"""One character for `codepoint`: LETTER, `0` for a number, `\v` for white space, `!` for any other."""
     for edges, shadow in _CLASSES:
         # An odd place among the edges is inside a run.
         if bisect_right(edges, codepoint) % 2:

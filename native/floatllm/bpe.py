@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from array import array
 from heapq import heapify, heappop, heappush
 from typing import TYPE_CHECKING
 
+from floatllm.pretokenize import Rule, split
+from floatllm.vocabulary import NORMAL
+
 if TYPE_CHECKING:
-    from floatllm.metadata import StringArray
+    from floatllm.vocabulary import Index
 
 # A word longer than this is rare enough that keeping its tokens would only cost memory.
 _CACHED_WORD = 48
@@ -26,51 +28,29 @@ _ENCODED = [symbol.encode() for symbol in _SYMBOLS]
 _BYTES = {symbol: bytes([byte]) for byte, symbol in enumerate(_SYMBOLS)}
 
 
-class Index:
-    """Finds a string's place in a StringArray: open addressing, 8 to 16 bytes for each string.
-
-    A dict of the same strings would take about ten times as much. Of equal strings the first is found.
-    """
-
-    __slots__ = ("_mask", "_slots", "_strings")
-
-    def __init__(self, strings: StringArray) -> None:
-        size = 1 << (2 * len(strings)).bit_length()
-        mask = size - 1
-        slots = array("i", [-1]) * size
-        raw = strings.raw
-        for index in range(len(strings)):
-            text = raw(index)
-            slot = hash(text) & mask
-            while slots[slot] >= 0:
-                if raw(slots[slot]) == text:
-                    break
-                slot = (slot + 1) & mask
-            else:
-                slots[slot] = index
-        self._mask, self._slots, self._strings = mask, slots, strings
-
-    def find(self, text: bytes) -> int:
-        """Place of `text`, or -1."""
-        slots, mask, raw = self._slots, self._mask, self._strings.raw
-        slot = hash(text) & mask
-        while (index := slots[slot]) >= 0:
-            if raw(index) == text:
-                return index
-            slot = (slot + 1) & mask
-        return -1
-
-
 class BytePairs:
-    """Words to token ids and tokens to bytes."""
+    """Text to token ids and tokens to bytes, for `tokenizer.ggml.model` = `gpt2`."""
 
-    def __init__(self, tokens: Index, merges: Index, *, whole_words: bool) -> None:
-        """`merges` holds "left right" strings, the most wanted first."""
-        self._tokens, self._merges, self._whole_words = tokens, merges, whole_words
+    def __init__(self, tokens: Index, merges: Index, rule: Rule) -> None:
+        """`merges` holds "left right" strings, the most wanted first; `rule` is the pre-tokenizer."""
+        self._tokens, self._merges, self._rule = tokens, merges, rule
         self._cache: dict[str, tuple[int, ...]] = {}
 
-    def encode(self, word: str) -> tuple[int, ...]:
-        """Token ids of one word of the pre-tokenizer. A byte that the vocabulary lacks gives none."""
+    def encode(self, text: str) -> list[int]:
+        """Token ids of a text that holds no special token. A byte that the vocabulary lacks gives none."""
+        out: list[int] = []
+        for word in split(text, self._rule):
+            out += self._word(word)
+        return out
+
+    def piece(self, token: bytes, kind: int) -> bytes:
+        """The bytes that an ordinary token stands for; characters outside the alphabet are themselves."""
+        if kind != NORMAL:
+            return b""
+        symbols = token.decode("utf-8", "replace")
+        return b"".join(_BYTES.get(symbol) or symbol.encode() for symbol in symbols)
+
+    def _word(self, word: str) -> tuple[int, ...]:
         found = self._cache.get(word)
         if found is None:
             found = self._encode(word)
@@ -83,7 +63,7 @@ class BytePairs:
     def _encode(self, word: str) -> tuple[int, ...]:
         symbols = [_ENCODED[byte] for byte in word.encode()]
         find = self._tokens.find
-        if self._whole_words and (whole := find(b"".join(symbols))) >= 0:
+        if self._rule.whole_words and (whole := find(b"".join(symbols))) >= 0:
             return (whole,)
         out = []
         for symbol in self._merge(symbols):
@@ -125,8 +105,3 @@ class BytePairs:
                     if pair >= 0:
                         heappush(queue, (pair, first, second, len(symbols[first]) + len(symbols[second])))
         return [symbol for symbol in symbols if symbol]
-
-
-def token_bytes(token: str) -> bytes:
-    """The bytes that a token of a byte-level vocabulary stands for; other characters are themselves."""
-    return b"".join(_BYTES.get(symbol) or symbol.encode() for symbol in token)

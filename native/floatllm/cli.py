@@ -6,22 +6,22 @@ import argparse
 import os
 import sys
 import time
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from typing import TYPE_CHECKING, Any, NoReturn, TextIO
 
 import floatllm
-from floatllm import render
-from floatllm.engine import Engine, check_fit
+from floatllm import batch, chat, render, speculate
+from floatllm.engine import Engine, check_fit, default_tokens
 from floatllm.errors import EngineError, FloatLLMError, UsageError
 from floatllm.model import Model
 from floatllm.report import Report
+from floatllm.sampler import Sampling, fresh_seed
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from floatllm.plan import Plan
 
-_TOKENS = 128
 _SIZE_HELP = "512M or 2GiB (M and MiB are both 2**20 bytes)"
 _IO_HELP = "windows of the file, reads past the page cache, or by what is cached (auto)"
 
@@ -71,23 +71,48 @@ def _parser() -> argparse.ArgumentParser:
     plan = _command(commands, "plan", _plan, "show the budget and the chunks that a model is cut into")
     map_ = _command(commands, "map", _map, "map every chunk, compute over it, release it")
     run = _command(commands, "run", _run, "generate text; stdout holds the text alone")
+    batch_ = _command(commands, "batch", _batch, "generate for every row of a JSONL file; resumable")
 
-    for command in (inspect, plan, map_, run):
+    for command in (inspect, plan, map_, run, batch_):
         command.add_argument("model", metavar="MODEL", help="a GGUF file")
     for command in (devices, inspect, plan):
         command.add_argument("--json", action="store_true", help="print JSON")
-    for command in (plan, map_, run):
+    for command in (plan, map_, run, batch_):
         command.add_argument("--memory", metavar="SIZE", help=f"bound on all memory: {_SIZE_HELP}")
         command.add_argument("--chunk", metavar="SIZE", help="bound on one chunk")
         command.add_argument("--device", metavar="NAME", help="ggml's name, such as CPU or CUDA0")
         command.add_argument("--io", choices=("auto", "mmap", "direct"), default="auto", help=_IO_HELP)
         command.add_argument("--threads", metavar="N", type=int, help="CPU threads")
-    for command in (plan, run):
+    for command in (plan, run, batch_):
         command.add_argument("--ctx", metavar="N", type=int, help="positions of context")
     plan.add_argument("--mode", choices=("run", "map"), default="run", help="what is planned for")
-    run.add_argument("-p", "--prompt", required=True, metavar="TEXT", help="raw text to continue")
-    run.add_argument("-n", "--tokens", metavar="N", type=int, help=f"tokens at most (default {_TOKENS})")
+    _run_options(run)
+    batch.add_arguments(batch_)
     return parser
+
+
+def _run_options(run: argparse.ArgumentParser) -> None:
+    run.add_argument("-p", "--prompt", required=True, metavar="TEXT", help="raw text to continue")
+    run.add_argument("-n", "--tokens", metavar="N", type=int, help="tokens at most (default 128)")
+    run.add_argument(
+        "--draft",
+        metavar="N",
+        default="auto",
+        help="tokens guessed at a time, off, or auto (where the disk binds)",
+    )
+    run.add_argument("--chat", action="store_true", help="answer the prompt, by the model's chat template")
+    run.add_argument("--system", metavar="TEXT", help="with --chat: what the model is told before")
+    group = run.add_argument_group("sampling", "Without --temp the likeliest token is taken each time.")
+    default = Sampling()
+    for name, kind, metavar, text in (
+        ("--temp", float, "T", "above 0: draw tokens, the bolder the higher, such as 0.8"),
+        ("--top-k", int, "K", f"draw from the K likeliest; 0: all (default {default.top_k})"),
+        ("--top-p", float, "P", f"from the fewest that add up to P; 1: all (default {default.top_p})"),
+        ("--min-p", float, "P", f"from those as likely as P times the best (default {default.min_p})"),
+        ("--repeat-penalty", float, "X", "make recent tokens less likely, such as 1.1 (default 1: off)"),
+        ("--seed", int, "N", "draw the same tokens as another run with this seed"),
+    ):
+        group.add_argument(name, type=kind, metavar=metavar, help=text)
 
 
 def _command(commands: Any, name: str, run: Any, text: str) -> argparse.ArgumentParser:
@@ -145,45 +170,93 @@ def _map(arguments: argparse.Namespace) -> int:
 
 
 def _run(arguments: argparse.Namespace) -> int:
+    sampling = _sampling(arguments)
+    if arguments.system is not None and not arguments.chat:
+        msg = "--system is a message of a chat: add --chat, or put the text into the prompt."
+        raise UsageError(msg)
     with Model.open(arguments.model) as model:
-        tokenizer = model.tokenizer
-        prompt = tokenizer.encode(arguments.prompt)
-        plan = _make_plan(model, arguments, "run")
+        prompt = _prompt(model, arguments)
+        plan, draft = speculate.choose(
+            arguments.draft, lambda outputs: _make_plan(model, arguments, "run", outputs)
+        )
         wanted = arguments.tokens
         if wanted is None:
-            wanted = max(1, min(_TOKENS, plan.ctx - len(prompt)))
+            wanted = default_tokens(len(prompt), plan.ctx)
         check_fit(len(prompt), wanted, plan.ctx)
         with Engine(plan) as engine:
             if arguments.verbose:
                 engine.on_event(Report(model, _say, tensors=True))
-            _generate(engine, prompt, wanted)
+            _generate(engine, prompt, wanted, sampling, draft)
     return 0
 
 
-def _generate(engine: Engine, prompt: list[int], wanted: int) -> None:
+def _sampling(arguments: argparse.Namespace) -> Sampling:
+    names = {
+        "temp": "temperature",
+        "top_k": "top_k",
+        "top_p": "top_p",
+        "min_p": "min_p",
+        "repeat_penalty": "repeat_penalty",
+        "seed": "seed",
+    }
+    given = {name: value for name in names if (value := getattr(arguments, name)) is not None}
+    drawing = sorted(given.keys() - {"temp", "repeat_penalty"})
+    if drawing and "temp" not in given:
+        options = ", ".join("--" + name.replace("_", "-") for name in drawing)
+        msg = f"{options} only matter where tokens are drawn: add --temp, such as --temp 0.8."
+        raise UsageError(msg)
+    sampling = Sampling(**{names[name]: value for name, value in given.items()})
+    if sampling.temperature > 0 and sampling.seed is None:
+        sampling = replace(sampling, seed=fresh_seed())
+    return sampling
+
+
+def _prompt(model: Model, arguments: argparse.Namespace) -> list[int]:
+    if not arguments.chat:
+        return model.tokenizer.encode(arguments.prompt)
+    messages = [{"role": "user", "content": arguments.prompt}]
+    if arguments.system is not None:
+        messages.insert(0, {"role": "system", "content": arguments.system})
+    return chat.encode(model, messages)
+
+
+def _batch(arguments: argparse.Namespace) -> int:
+    with Model.open(arguments.model) as model:
+        batch.run(model, arguments, _say)
+    return 0
+
+
+def _generate(engine: Engine, prompt: list[int], wanted: int, sampling: Sampling, draft: int) -> None:
     decoder = engine.plan.model.tokenizer.decoder()
     started = time.monotonic()
-    first = started
+    first: float | None = None
     count = 0
+
+    def say_speed() -> None:
+        now = time.monotonic()
+        reading, writing = (first or now) - started, now - (first or now)
+        _say(render.run_text(engine.plan, len(prompt), reading, count, writing, sampling))
+
     try:
-        for token in engine.generate(prompt, wanted):
-            if count == 0:
-                first = time.monotonic()
+        for token in engine.generate(prompt, wanted, sampling=sampling, draft=draft):
+            first = first or time.monotonic()
             count += 1
             _write(decoder.push(token))
         _write(decoder.finish())
-    finally:
-        if sys.stdout.isatty():
-            _write("\n")
-    rate = (count - 1) / max(time.monotonic() - first, 1e-9) if count > 1 else 0.0
-    _say(
-        f"[FloatLLM] prompt of {len(prompt)} tokens in {first - started:.2f} s | {count} tokens"
-        + (f" at {rate:.2f} tokens/s" if count > 1 else "")
-        + f" | {render.chunks_text(engine.plan)} | {engine.plan.device}"
-    )
+    except KeyboardInterrupt:
+        _end_line()
+        say_speed()
+        raise
+    _end_line()
+    say_speed()
 
 
-def _make_plan(model: Model, arguments: argparse.Namespace, mode: str) -> Plan:
+def _end_line() -> None:
+    if sys.stdout.isatty():
+        _write("\n")
+
+
+def _make_plan(model: Model, arguments: argparse.Namespace, mode: str, outputs: int | None = None) -> Plan:
     return model.plan(
         memory=arguments.memory,
         device=arguments.device,
@@ -192,6 +265,7 @@ def _make_plan(model: Model, arguments: argparse.Namespace, mode: str) -> Plan:
         chunk=arguments.chunk,
         threads=arguments.threads,
         io=arguments.io,
+        outputs=outputs,
     )
 
 

@@ -3,21 +3,23 @@
 from __future__ import annotations
 
 import ctypes
-import math
 import weakref
 from array import array
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from floatllm import _lib
+from floatllm import _lib, chat, speculate
 from floatllm.errors import EngineError, UsageError
 from floatllm.interrupt import Note, noted
+from floatllm.sampler import Sampler, Sampling
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Callable, Iterator, Mapping, Sequence
     from types import TracebackType
 
     from floatllm.plan import Plan
+
+_TOKENS = 128
 
 
 @dataclass(frozen=True)
@@ -164,25 +166,71 @@ class Engine:
         return [_rows(room, vocab, outputs) for _, room, outputs in rooms]
 
     def generate(
-        self, prompt: str | Sequence[int], max_tokens: int, *, ignore_end: bool = False
+        self,
+        prompt: str | Sequence[int],
+        max_tokens: int | None = None,
+        *,
+        sampling: Sampling | None = None,
+        ignore_end: bool = False,
+        draft: int = 0,
     ) -> Iterator[int]:
-        """Appends `prompt`, then yields the likeliest next token, at most `max_tokens` of them.
+        """Appends `prompt`, then yields token after token, at most `max_tokens` of them.
 
-        Text is encoded as raw text by the model's tokenizer. Stops before a token that ends generation
-        unless `ignore_end`. Raises UsageError where prompt and tokens do not fit the context.
+        Text is encoded as raw text by the model's tokenizer. `sampling` is how tokens are chosen (default:
+        the likeliest); `max_tokens` is 128 where the context holds as many. Stops before a token that ends
+        generation unless `ignore_end`. `draft` tokens are guessed and verified in each pass
+        (speculate.generate), for a plan made with outputs=draft + 1. Raises UsageError where prompt and
+        tokens do not fit the context.
         """
         if isinstance(prompt, str):
             prompt = self.plan.model.tokenizer.encode(prompt)
         # Token ids alone need no tokenizer, so a model without one can still be run.
         ends = frozenset() if ignore_end else self.plan.model.tokenizer.end_ids
-        check_fit(len(prompt), max_tokens, self.context - self.length)
-        step = prompt
-        for _ in range(max_tokens):
-            token = likeliest(self.forward(step))
-            if token in ends:
-                return
-            yield token
-            step = (token,)
+        free = self.context - self.length
+        wanted = default_tokens(len(prompt), free) if max_tokens is None else max_tokens
+        check_fit(len(prompt), wanted, free)
+        speculate.check_draft(self.plan, draft)
+        sampler, history = Sampler(sampling or Sampling()), list(prompt)
+
+        def pick(logits: memoryview[float]) -> int:
+            token = sampler.choose(logits, history)
+            history.append(token)
+            return token
+
+        return speculate.generate(self, prompt, wanted, pick=pick, ends=ends, draft=draft)
+
+    def stream(
+        self,
+        prompt: str | Sequence[int],
+        max_tokens: int | None = None,
+        *,
+        sampling: Sampling | None = None,
+    ) -> Iterator[str]:
+        """As generate(), but yields the text, as soon as its characters are whole."""
+        return self._text(self.generate(prompt, max_tokens, sampling=sampling))
+
+    def chat(
+        self,
+        messages: str | Sequence[Mapping[str, str]],
+        max_tokens: int | None = None,
+        *,
+        sampling: Sampling | None = None,
+    ) -> Iterator[str]:
+        """Yields the text of the model's answer to `messages`, through its own chat template.
+
+        A message is a mapping with `role` ("system", "user", "assistant") and `content`; text alone is one of
+        the user's. Raises as generate() does, MissingError without jinja2, and ModelError where the model
+        has no template.
+        """
+        return self.stream(chat.encode(self.plan.model, messages), max_tokens, sampling=sampling)
+
+    def _text(self, tokens: Iterator[int]) -> Iterator[str]:
+        decoder = self.plan.model.tokenizer.decoder()
+        for token in tokens:
+            if text := decoder.push(token):
+                yield text
+        if rest := decoder.finish():
+            yield rest
 
     def map(self, on_event: Callable[[Event], None] | None = None) -> array[float]:
         """Maps, computes and releases every chunk of a plan made with mode="map".
@@ -227,6 +275,11 @@ def _rows(room: Any, vocab: int, count: int) -> list[memoryview[float]]:
     return [whole[i * vocab : (i + 1) * vocab] for i in range(count)]
 
 
+def default_tokens(prompt: int, free: int) -> int:
+    """Tokens to generate where nobody said how many: what `free` positions hold beside the prompt."""
+    return max(1, min(_TOKENS, free - prompt))
+
+
 def check_fit(prompt: int, max_tokens: int, free: int) -> None:
     """Raises UsageError unless `prompt` tokens and `max_tokens` more fit the `free` positions."""
     if prompt == 0:
@@ -241,12 +294,3 @@ def check_fit(prompt: int, max_tokens: int, free: int) -> None:
             f"use --ctx {prompt + max_tokens} or ask for fewer."
         )
         raise UsageError(msg)
-
-
-def likeliest(logits: memoryview[float]) -> int:
-    """Index of the largest logit, the first of equals. Raises EngineError where one is not a number."""
-    values = logits.tolist()
-    if math.isnan(sum(values)):
-        msg = "The engine computed logits that are not numbers: the model file is damaged or its weights are."
-        raise EngineError(msg)
-    return int(values.index(max(values)))

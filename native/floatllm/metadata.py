@@ -34,7 +34,7 @@ _LENGTH = struct.Struct("<Q")
 class StringArray(Sequence[str]):
     """An array of strings, kept in the file's own encoding and decoded one at a time."""
 
-    __slots__ = ("_data", "_starts")
+    __slots__ = ("_starts", "data")
 
     def __init__(self, data: bytes, count: int) -> None:
         """`data` holds `count` strings, each a little-endian u64 length and its bytes."""
@@ -52,14 +52,16 @@ class StringArray(Sequence[str]):
             raise ModelError(_broken("an array of strings"))
         # One more, so that the end of entry i is 8 before the start of entry i + 1.
         starts.append(position + 8)
-        self._data, self._starts = data, starts
+        #: Each string behind its length, as in the file.
+        self.data = data
+        self._starts = starts
 
     def __len__(self) -> int:
         return len(self._starts) - 1
 
     def raw(self, index: int) -> bytes:
         """The bytes of entry `index`, 0 <= index < len(self)."""
-        return self._data[self._starts[index] : self._starts[index + 1] - 8]
+        return self.data[self._starts[index] : self._starts[index + 1] - 8]
 
     @overload
     def __getitem__(self, index: int) -> str: ...

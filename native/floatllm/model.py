@@ -117,6 +117,7 @@ class Model:
         io: str = "auto",
         sequences: int | None = None,
         outputs: int | None = None,
+        uniform: bool = False,
     ) -> Plan:
         """Cuts the model into chunks.
 
@@ -126,7 +127,8 @@ class Model:
         the forward pass, "map" to map and sum every tensor of any architecture. `io` is how weights come
         from the file: "mmap" windows, "direct" reads past the page cache, or "auto". `sequences` have a
         context each (default: 1); `outputs` is how many positions of a pass give logits (default: one for
-        each sequence).
+        each sequence). `uniform` pads passes, so that the numbers of a sequence do not depend on what runs
+        beside it, as long as one call of append() asks for no more than a pass holds.
         Raises UsageError, MissingError, ModelError, or EngineError naming the smallest memory that works.
         """
         if mode not in _MODES:
@@ -149,6 +151,7 @@ class Model:
             outputs=_count("outputs", outputs),
             threads=_count("threads", threads),
             io=_IO[io],
+            uniform=int(uniform),
             device=None if device is None else os.fsencode(device),
         )
         lib = _lib.library()

@@ -82,6 +82,7 @@ class Plan:
     width: int
     sequences: int
     outputs: int
+    uniform: bool
     threads: int
     io: str
     io_note: str
@@ -124,6 +125,7 @@ def _fields(raw: Mapping[str, Any]) -> dict[str, Any]:
         "width": raw["width"],
         "sequences": raw["sequences"],
         "outputs": raw["outputs"],
+        "uniform": raw["uniform"],
         "threads": raw["threads"],
         "io": raw["io"],
         "io_note": raw["io_note"],

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from floatllm.devices import Device
     from floatllm.model import Model
     from floatllm.plan import Chunk, Plan
+    from floatllm.sampler import Sampling
 
 SCHEMA_VERSION = 1
 # Longer arrays (a vocabulary) are counted, not listed.
@@ -190,6 +191,22 @@ def _stay(plan: Plan) -> str:
     if pinned == len(plan.chunks):
         return "everything stays in memory"
     return f"{pinned} chunks stay in memory, {len(plan.chunks) - pinned} stream through {plan.slots} slots"
+
+
+def run_text(
+    plan: Plan, prompt: int, prompt_seconds: float, count: int, seconds: float, sampling: Sampling
+) -> str:
+    """One line about a run: `prompt` tokens read, `count` tokens made, in `seconds` behind the first."""
+    prompt_rate = prompt / max(prompt_seconds, 1e-9)
+    parts = [
+        f"prompt of {prompt} tokens in {prompt_seconds:.2f} s, {prompt_rate:.2f} tokens/s",
+        f"{count} tokens" + (f" at {(count - 1) / max(seconds, 1e-9):.2f} tokens/s" if count > 1 else ""),
+        chunks_text(plan),
+        plan.device,
+    ]
+    if sampling.temperature > 0:
+        parts.append(f"seed {sampling.seed}")
+    return "[FloatLLM] " + " | ".join(parts)
 
 
 def chunks_text(plan: Plan) -> str:

@@ -3,74 +3,58 @@
 from __future__ import annotations
 
 import codecs
-from array import array
-from collections.abc import Iterable, Mapping
-from typing import Any
+from collections.abc import Iterable
+from typing import Protocol
 
-from floatllm.bpe import BytePairs, Index, token_bytes
+from floatllm.bpe import BytePairs
 from floatllm.errors import ModelError
-from floatllm.metadata import StringArray
-from floatllm.pretokenize import RULES, Rule, split
+from floatllm.pretokenize import RULES
+from floatllm.spm import ScoredPieces
+from floatllm.vocabulary import CONTROL, UNKNOWN, USER_DEFINED, Index, Metadata, Vocabulary, scores, strings
 
-_NORMAL, _UNKNOWN, _CONTROL, _USER_DEFINED = 1, 2, 3, 4
-
-# Tokens that end generation whatever else the file says of them (llama.cpp, llama_vocab's list).
-_ENDS = (
-    "<|eot_id|>",
-    "<|im_end|>",
-    "<|end|>",
-    "<|return|>",
-    "<|call|>",
-    "<end_of_turn>",
-    "<|endoftext|>",
-    "</s>",
-    "<|eom_id|>",
-    "<EOT>",
-    "_<EOT>",
-    "[EOT]",
-    "[EOS]",
-    "<|end_of_text|>",
-    "<end_of_utterance>",
-)
-# The code models' marks for padding, repository and file: the first that is there ends generation too.
-_MARKS = {
-    "fim_pad": ("<|fim_pad|>", "<fim-pad>", "<fim_pad>", "<PAD>", "[PAD]"),
-    "fim_rep": ("<|fim_repo|>", "<|repo_name|>", "<fim-repo>", "<REPO>", "<reponame>"),
-    "fim_sep": ("<|file_sep|>",),
-}
-# Control tokens whatever type the file gives them.
-_FILL_IN_MARKS = (
-    *("<|fim_prefix|>", "<fim-prefix>", "<fim_prefix>", "<PRE>", "<|code_prefix|>"),
-    *("<|fim_suffix|>", "<fim-suffix>", "<fim_suffix>", "<SUF>", "<|code_suffix|>"),
-    *("<|fim_middle|>", "<fim-middle>", "<fim_middle>", "<MID>", "<|code_middle|>"),
-)
+# What a SentencePiece model has at the beginning of its vocabulary: <unk>, <s>, </s>.
+_SPM_UNKNOWN, _SPM_BOS, _SPM_EOS = 0, 1, 2
 # GPT-2's own end of text, which its files need not name.
-_DEFAULT_SPECIAL = 11
+_BPE_SPECIAL = 11
+# Phi-3's special tokens take the white space behind them along; its files cannot say so (llama.cpp knows them
+# by the model's name, too).
+_STRIPPING_MODELS = ("phi-3", "phi3")
+_NEVER_STRIPPING = (b"<unk>", b"<s>", b"<|endoftext|>")
+_STRIPPED = " \t\n\v\f\r"
 
-Metadata = Mapping[str, Any]
+
+class Algorithm(Protocol):
+    """What differs between the families of tokenizers."""
+
+    def encode(self, text: str) -> list[int]:
+        """Token ids of a text without special tokens: the whole, or what stands between two."""
+
+    def piece(self, token: bytes, kind: int) -> bytes:
+        """The bytes that an ordinary token of that kind stands for."""
 
 
 class Tokenizer:
-    """Byte-level BPE (`tokenizer.ggml.model` = `gpt2`) with the pre-tokenizers named in pretokenize.RULES."""
+    """The tokenizer of a model: `from_metadata` makes it."""
 
-    def __init__(self, metadata: Metadata, rule: Rule) -> None:
-        """Reads what `from_metadata` has checked."""
-        self._tokens = _strings(metadata, "tokens")
-        tokens = Index(self._tokens)
-        self._rule = rule
-        self._pairs = BytePairs(tokens, Index(_strings(metadata, "merges")), whole_words=rule.whole_words)
-        self._types = _types(metadata, len(self._tokens))
-        self.bos = self._special(metadata, "bos", _DEFAULT_SPECIAL)
-        self.eos = self._special(metadata, "eos", _DEFAULT_SPECIAL)
-        self.add_bos = bool(metadata.get("tokenizer.ggml.add_bos_token", rule.add_bos))
-        self.add_eos = bool(metadata.get("tokenizer.ggml.add_eos_token", False))
+    def __init__(
+        self,
+        vocabulary: Vocabulary,
+        algorithm: Algorithm,
+        *,
+        add_bos: bool,
+        add_eos: bool,
+        stripping: frozenset[int] = frozenset(),
+    ) -> None:
+        """`stripping` tokens take the white space behind them along."""
+        self._vocabulary, self._algorithm, self._stripping = vocabulary, algorithm, stripping
+        self._tokens, self._types = vocabulary.tokens, vocabulary.types
+        self.bos, self.eos = vocabulary.bos, vocabulary.eos
+        self.add_bos, self.add_eos = add_bos, add_eos
         #: Tokens that end generation.
-        self.end_ids = self._find_ends(metadata, tokens)
-        for token in self.end_ids | _places(tokens, _FILL_IN_MARKS):
-            self._types[token] = _CONTROL
-        special = (i for i, kind in enumerate(self._types) if kind in (_UNKNOWN, _CONTROL, _USER_DEFINED))
+        self.end_ids = vocabulary.ends
         # The longest is looked for first, through the whole text, then the next.
-        self._parsed = sorted(special, key=lambda token: -len(self._tokens.raw(token)))
+        self._special = vocabulary.special()
+        self._user_defined = [token for token in self._special if self._types[token] == USER_DEFINED]
 
     @classmethod
     def from_metadata(cls, metadata: Metadata) -> Tokenizer:
@@ -79,27 +63,29 @@ class Tokenizer:
         if model is None:
             msg = "The model file holds no tokenizer, so text cannot be encoded: use a file that has one."
             raise ModelError(msg)
-        if model != "gpt2":
-            msg = f"The model's tokenizer is {model!r}; only 'gpt2' (byte-level BPE) is supported."
-            raise ModelError(msg)
-        name = metadata.get("tokenizer.ggml.pre")
-        known = ", ".join(RULES)
-        if name not in RULES:
-            found = "is not named" if name is None else f"is {name!r}"
-            msg = f"The model's pre-tokenizer {found}, and only these are supported: {known}."
-            raise ModelError(msg)
-        return cls(metadata, RULES[name])
+        if model == "llama":
+            return _scored_pieces(metadata)
+        if model == "gpt2":
+            return _byte_pairs(metadata)
+        msg = (
+            f"The model's tokenizer is {model!r}, and only two are supported: "
+            "'llama' (SentencePiece's pieces) and 'gpt2' (byte-level BPE)."
+        )
+        raise ModelError(msg)
 
     def __len__(self) -> int:
         """Tokens in the vocabulary."""
         return len(self._tokens)
 
-    def encode(self, text: str, *, parse_special: bool = False, add_special: bool = True) -> list[int]:
+    def encode(
+        self, text: str, *, parse_special: bool = False, add_special: bool = True, ignore: str = ""
+    ) -> list[int]:
         """Token ids of `text`.
 
         User-defined tokens are always found in the text, control tokens only with `parse_special` (a chat
         template needs that; raw text must not be able to give orders). `add_special` adds what the model
-        wants at the beginning and the end.
+        wants at the beginning and the end. The characters `ignore` are taken out after special tokens were
+        looked for: put inside the name of one, they make plain text of it.
         """
         out = []
         if add_special and self.add_bos and self.bos is not None:
@@ -107,15 +93,17 @@ class Tokenizer:
         for piece in self._partition(_without_surrogates(text), parse_special):
             if isinstance(piece, int):
                 out.append(piece)
-            else:
-                for word in split(piece, self._rule):
-                    out += self._pairs.encode(word)
+            elif plain := piece.replace(ignore, "") if ignore else piece:
+                out += self._algorithm.encode(plain)
         if add_special and self.add_eos and self.eos is not None:
             out.append(self.eos)
         return out
 
     def decode(self, tokens: Iterable[int]) -> str:
-        """The text of `tokens`, without control tokens; bytes that are not UTF-8 become U+FFFD."""
+        """The text of `tokens`, without control tokens; bytes that are not UTF-8 become U+FFFD.
+
+        A model that puts a space before a text gives it back with that space.
+        """
         return b"".join(self.piece(token) for token in tokens).decode("utf-8", "replace")
 
     def decoder(self) -> Decoder:
@@ -128,34 +116,27 @@ class Tokenizer:
             msg = f"Token {token} is not in the vocabulary of {len(self)}: pass ids of this model."
             raise ModelError(msg)
         kind = self._types[token]
-        if kind == _USER_DEFINED:
-            return self._tokens.raw(token)
-        return token_bytes(self._tokens[token]) if kind == _NORMAL else b""
+        raw = self._tokens.raw(token)
+        return raw if kind == USER_DEFINED else self._algorithm.piece(raw, kind)
+
+    def special_texts(self) -> dict[str, str]:
+        """The texts of the tokens that chat templates know by name: `bos_token` and the like."""
+        named = self._vocabulary
+        tokens = {"bos": named.bos, "eos": named.eos, "unk": named.unknown, "pad": named.padding}
+        return {f"{name}_token": self._tokens[token] for name, token in tokens.items() if token is not None}
+
+    def control_texts(self) -> list[str]:
+        """The names that `parse_special` finds in a text and nothing else does, the longest first."""
+        return [self._tokens[token] for token in self._special if self._types[token] != USER_DEFINED]
 
     def _partition(self, text: str, parse_special: bool) -> list[str | int]:
         pieces: list[str | int] = [text] if text else []
-        for token in self._parsed:
-            if not parse_special and self._types[token] != _USER_DEFINED:
-                continue
+        for token in self._special if parse_special else self._user_defined:
             mark = self._tokens[token]
             if mark and mark in text:
-                pieces = [part for piece in pieces for part in _cut(piece, mark, token)]
+                strip = _STRIPPED if token in self._stripping else None
+                pieces = [part for piece in pieces for part in _cut(piece, mark, token, strip)]
         return pieces
-
-    def _special(self, metadata: Metadata, name: str, default: int | None) -> int | None:
-        token = metadata.get(f"tokenizer.ggml.{name}_token_id")
-        if not isinstance(token, int) or not 0 <= token < len(self._tokens):
-            token = default
-        return token if token is not None and token < len(self._tokens) else None
-
-    def _find_ends(self, metadata: Metadata, tokens: Index) -> frozenset[int]:
-        named = [self.eos, self._special(metadata, "eot", None), self._special(metadata, "eom", None)]
-        for name, texts in _MARKS.items():
-            token = self._special(metadata, name, None)
-            there = (text for text in texts if tokens.find(text.encode()) >= 0)
-            first = next(there, None)
-            named.append(tokens.find(first.encode()) if token is None and first is not None else token)
-        return _places(tokens, _ENDS) | {token for token in named if token is not None}
 
 
 class Decoder:
@@ -174,15 +155,58 @@ class Decoder:
         return self._utf8.decode(b"", True)
 
 
-def _cut(piece: str | int, mark: str, token: int) -> list[str | int]:
+def _byte_pairs(metadata: Metadata) -> Tokenizer:
+    name = metadata.get("tokenizer.ggml.pre")
+    if name not in RULES:
+        found = "is not named" if name is None else f"is {name!r}"
+        msg = f"The model's pre-tokenizer {found}, and only these are supported: {', '.join(RULES)}."
+        raise ModelError(msg)
+    rule = RULES[name]
+    vocabulary = Vocabulary(metadata, bos=_BPE_SPECIAL, eos=_BPE_SPECIAL, unknown=None)
+    algorithm = BytePairs(vocabulary.index, Index(strings(metadata, "merges")), rule)
+    return _tokenizer(metadata, vocabulary, algorithm, add_bos=rule.add_bos)
+
+
+def _scored_pieces(metadata: Metadata) -> Tokenizer:
+    vocabulary = Vocabulary(metadata, bos=_SPM_BOS, eos=_SPM_EOS, unknown=_SPM_UNKNOWN)
+    algorithm = ScoredPieces(
+        vocabulary.index,
+        scores(metadata, len(vocabulary.tokens)),
+        space_prefix=bool(metadata.get("tokenizer.ggml.add_space_prefix", True)),
+        unknown=vocabulary.unknown,
+    )
+    return _tokenizer(metadata, vocabulary, algorithm, add_bos=True)
+
+
+def _tokenizer(
+    metadata: Metadata, vocabulary: Vocabulary, algorithm: Algorithm, *, add_bos: bool
+) -> Tokenizer:
+    name = metadata.get("general.name")
+    stripping: frozenset[int] = frozenset()
+    if isinstance(name, str) and any(model in name.lower() for model in _STRIPPING_MODELS):
+        kinds, raw = vocabulary.types, vocabulary.tokens.raw
+        special = (i for i, kind in enumerate(kinds) if kind in (UNKNOWN, CONTROL, USER_DEFINED))
+        stripping = frozenset(token for token in special if raw(token) not in _NEVER_STRIPPING)
+    return Tokenizer(
+        vocabulary,
+        algorithm,
+        add_bos=bool(metadata.get("tokenizer.ggml.add_bos_token", add_bos)),
+        add_eos=bool(metadata.get("tokenizer.ggml.add_eos_token", False)),
+        stripping=stripping,
+    )
+
+
+def _cut(piece: str | int, mark: str, token: int, strip: str | None) -> list[str | int]:
     if isinstance(piece, int) or mark not in piece:
         return [piece]
     out: list[str | int] = []
     for index, part in enumerate(piece.split(mark)):
+        text = part
         if index:
             out.append(token)
-        if part:
-            out.append(part)
+            text = part if strip is None else part.lstrip(strip)
+        if text:
+            out.append(text)
     return out
 
 
@@ -193,27 +217,3 @@ def _without_surrogates(text: str) -> str:
     except UnicodeEncodeError:
         return "".join("\ufffd" if "\ud800" <= c <= "\udfff" else c for c in text)
     return text
-
-
-def _places(tokens: Index, texts: Iterable[str]) -> frozenset[int]:
-    return frozenset(place for text in texts if (place := tokens.find(text.encode())) >= 0)
-
-
-def _strings(metadata: Metadata, name: str) -> StringArray:
-    key = f"tokenizer.ggml.{name}"
-    value = metadata.get(key)
-    if not isinstance(value, StringArray):
-        msg = f"The model's {key} is not a list of text, so nothing can be encoded: use another file."
-        raise ModelError(msg)
-    return value
-
-
-def _types(metadata: Metadata, count: int) -> array[int]:
-    key = "tokenizer.ggml.token_type"
-    if key not in metadata:
-        return array("i", [_NORMAL]) * count
-    types = metadata[key]
-    if not isinstance(types, array) or len(types) < count or types.typecode not in "iI":
-        msg = f"The model's {key} does not give a type for each of its {count} tokens: use another file."
-        raise ModelError(msg)
-    return types[:]  # some change below, and the array is the caller's

@@ -139,6 +139,9 @@ typedef struct floatllm_plan_params {
     uint32_t outputs;   /* positions of a pass whose logits are wanted, at most; 0: one per sequence */
     uint32_t threads;   /* CPU threads; 0: usable CPUs */
     int32_t io;         /* floatllm_io */
+    /* 1: passes are filled up with padding, so that the numbers of a sequence do not depend on what runs
+     * beside it; as long as no call holds more tokens than the width, and logits than the outputs. */
+    int32_t uniform;
     const char *device; /* NUL-terminated name; NULL: the first GPU, else the CPU */
 } floatllm_plan_params;
 

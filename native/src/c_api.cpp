@@ -158,6 +158,7 @@ floatllm_status floatllm_plan_create(floatllm_model *model, const floatllm_plan_
                 "The mode is neither run nor map.");
         require(params->io >= FLOATLLM_IO_AUTO && params->io <= FLOATLLM_IO_DIRECT,
                 "The I/O mode is not one of 0 to 2.");
+        require(params->uniform == 0 || params->uniform == 1, "`uniform` is neither 0 nor 1.");
         require(params->threads <= 512, "More than 512 threads are not possible.");
         require(params->sequences <= 1024 && params->outputs <= 4096,
                 "More than 1024 sequences or 4096 outputs are not possible.");
@@ -174,13 +175,15 @@ floatllm_status floatllm_plan_create(floatllm_model *model, const floatllm_plan_
                 : floatllm::safe_budget(floatllm::os::memory_bounds(), request.threads + floatllm::kReaders);
         request.chunk = params->chunk;
         request.explicit_io = params->io != FLOATLLM_IO_AUTO;
-        const bool direct = request.explicit_io ? params->io == FLOATLLM_IO_DIRECT
-                                                : floatllm::os::cached_share(model->file->file(0)) < 0.9;
+        const bool direct = request.explicit_io
+                                ? params->io == FLOATLLM_IO_DIRECT
+                                : floatllm::os::cached_share(model->file->largest_file()) < 0.9;
         request.io = direct ? floatllm::IoMode::Direct : floatllm::IoMode::Mmap;
         request.ctx = params->ctx;
         request.width = params->width;
         request.sequences = std::max<uint32_t>(params->sequences, 1);
         request.outputs = params->outputs > 0 ? params->outputs : request.sequences;
+        request.uniform = params->uniform != 0;
         auto plan = std::make_shared<floatllm::Plan>(
             floatllm::make_plan(model->file, floatllm::device_facts(device), request));
         std::string json = floatllm::plan_json(*plan);

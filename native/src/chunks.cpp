@@ -137,9 +137,7 @@ void Slot::upload(const std::vector<ggml_tensor *> &tensors) {
             staged.populate(0, staged.size());
             ggml_backend_tensor_set(tensors[i], static_cast<const char *>(staged.data()) + skip,
                                     static_cast<size_t>(done), static_cast<size_t>(step));
-            if (!staged.intact()) {
-                became_shorter(plan_.model->path());
-            }
+            staged.require_intact();
             done += step;
         }
     }
@@ -148,9 +146,7 @@ void Slot::upload(const std::vector<ggml_tensor *> &tensors) {
 
 void Slot::check() const {
     for (const os::Mapping &window : windows_) {
-        if (!window.intact()) {
-            became_shorter(plan_.model->path());
-        }
+        window.require_intact();
     }
 }
 

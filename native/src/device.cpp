@@ -1,5 +1,6 @@
 #include "device.h"
 
+#include <cstring>
 #include <mutex>
 
 #include "error.h"
@@ -92,6 +93,28 @@ ggml_backend_dev_t find_device(const std::string &name) {
                 "missing beside it. Install the engine again.");
 }
 
+namespace {
+
+// ggml's CPU kernels for one column differ from those for many, and some need 2, 4 or 8 of them; from 8 on,
+// each column of a product is summed in the same order whatever their number. Kernels that take two rows and
+// two columns at once are chosen by how the work falls on the threads, so there no number is safe.
+uint32_t column_grain(ggml_backend_dev_t device) {
+    auto *features = reinterpret_cast<ggml_backend_get_features_t>(
+        ggml_backend_reg_get_proc_address(ggml_backend_dev_backend_reg(device), "ggml_backend_get_features"));
+    if (!is_cpu(device) || features == nullptr) {
+        return 0;
+    }
+    for (const ggml_backend_feature *each = features(ggml_backend_dev_backend_reg(device));
+         each->name != nullptr; ++each) {
+        if (std::strcmp(each->name, "MATMUL_INT8") == 0 && std::strcmp(each->value, "0") != 0) {
+            return 0;
+        }
+    }
+    return 8;
+}
+
+}  // namespace
+
 DeviceFacts device_facts(ggml_backend_dev_t device) {
     ggml_backend_dev_props props;
     ggml_backend_dev_get_props(device, &props);
@@ -103,7 +126,8 @@ DeviceFacts device_facts(ggml_backend_dev_t device) {
             props.memory_free,
             ggml_backend_buft_get_alignment(type),
             kSlack,
-            os::map_granularity()};
+            os::map_granularity(),
+            column_grain(device)};
 }
 
 const char *device_of(const ggml_tensor *tensor) {

@@ -10,7 +10,7 @@ bool operator==(const PassShape &a, const PassShape &b) {
     const auto same = [](const Segment &x, const Segment &y) {
         return x.sequence == y.sequence && x.first == y.first && x.count == y.count && x.cells == y.cells;
     };
-    return a.positions == b.positions && a.outputs == b.outputs &&
+    return a.tokens == b.tokens && a.positions == b.positions && a.outputs == b.outputs &&
            std::equal(a.segments.begin(), a.segments.end(), b.segments.begin(), b.segments.end(), same);
 }
 
@@ -173,7 +173,8 @@ void GraphBuilder::attention(const Op &op, ggml_tensor *factors, const PassShape
     const int64_t n = shape.positions;
     const Layout &layout = plan_.layout;
     ggml_tensor *positions = over(GGML_TYPE_I32, n, 1, layout.positions);
-    ggml_tensor *cells = over(GGML_TYPE_I64, n, 1, layout.cells);
+    // Padding is not kept.
+    ggml_tensor *cells = over(GGML_TYPE_I64, shape.tokens, 1, layout.cells);
     const bool windowed = d.windowed(*plan_.program.arch, op.layer);
     const Region &masks = windowed ? layout.near : layout.mask;
     const auto rope = [&](ggml_tensor *heads) {
@@ -186,8 +187,9 @@ void GraphBuilder::attention(const Op &op, ggml_tensor *factors, const PassShape
     ggml_tensor *k = rope(ggml_reshape_3d(context_, act(Act::K, n), d.head_k, d.kv_heads, n));
     ggml_tensor *k_cache = kv(op.layer, false);
     ggml_tensor *v_cache = kv(op.layer, true);
-    add(ggml_set_rows(context_, k_cache, ggml_reshape_2d(context_, k, d.k_rows(), n), cells));
-    add(ggml_set_rows(context_, v_cache, act(Act::V, n), cells));
+    ggml_tensor *k_rows = ggml_view_2d(context_, k, d.k_rows(), shape.tokens, d.k_rows() * sizeof(float), 0);
+    add(ggml_set_rows(context_, k_cache, k_rows, cells));
+    add(ggml_set_rows(context_, v_cache, act(Act::V, shape.tokens), cells));
     // Heads of some cells of one sequence. This reads the cache itself, not set_rows' result: the graph's
     // order puts the writes first.
     const auto heads = [&](ggml_tensor *cache, uint32_t head, const Segment &segment) {

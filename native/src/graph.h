@@ -23,8 +23,9 @@ struct Segment {
 // What a pass sees beside the weights.
 struct PassShape {
     std::vector<Segment> segments;
-    int64_t positions;  // of all segments, at most the plan's width
-    int64_t outputs;    // positions whose logits are wanted
+    int64_t tokens;     // of all segments
+    int64_t positions;  // with the padding behind them, at most the plan's width
+    int64_t outputs;    // positions whose logits are computed, with padding too
 };
 
 bool operator==(const PassShape &a, const PassShape &b);

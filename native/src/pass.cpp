@@ -40,10 +40,15 @@ std::vector<Pass> make_passes(const std::vector<Addition> &additions, const std:
                 pass.positions.push_back(static_cast<int32_t>(begin + i));
                 pass.cells.push_back(static_cast<int64_t>(addition.sequence * limits.cells + begin + i));
             }
-            pass.shape.positions = static_cast<int64_t>(pass.tokens.size());
-            pass.shape.outputs = static_cast<int64_t>(pass.wanted.size());
             done += count;
         }
+    }
+    for (Pass &pass : passes) {
+        pass.shape.tokens = static_cast<int64_t>(pass.tokens.size());
+        pass.positions.resize(std::min(round_up(pass.tokens.size(), limits.position_grain), limits.width), 0);
+        pass.wanted.resize(std::min(round_up(pass.wanted.size(), limits.output_grain), limits.outputs), 0);
+        pass.shape.positions = static_cast<int64_t>(pass.positions.size());
+        pass.shape.outputs = static_cast<int64_t>(pass.wanted.size());
     }
     return passes;
 }

@@ -32,8 +32,12 @@ struct PassLimits {
     size_t outputs;  // logits
     size_t cells;    // of the KV cache, for each sequence
     size_t vocab;
+    // Positions and logits are filled up to multiples of these.
+    size_t position_grain;
+    size_t output_grain;
 };
 
+// `positions` and `wanted` include the padding, whose values do not matter; the others hold real tokens only.
 // Fills as few passes as the limits allow, in order. `lengths` are the sequences' lengths before; each
 // sequence appears in at most one addition.
 std::vector<Pass> make_passes(const std::vector<Addition> &additions, const std::vector<size_t> &lengths,

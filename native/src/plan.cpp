@@ -80,6 +80,7 @@ class Planner {
         plan_.sequences = request.sequences;
         plan_.outputs = request.outputs;
         plan_.width = !forward ? 1 : request.width > 0 ? request.width : pass_width(plan_.program, weights_);
+        set_grains(request.uniform && forward);
         smallest_ = smallest_chunk(*plan_.model, plan_.program, device);
     }
 
@@ -110,6 +111,24 @@ class Planner {
     }
 
   private:
+    void set_grains(bool uniform) {
+        plan_.position_grain = plan_.output_grain = 1;
+        if (!uniform) {
+            return;
+        }
+        const uint32_t grain = plan_.device.column_grain;
+        if (grain == 0 && request_.width == 0) {
+            plan_.width = std::min(plan_.width, kUniformWidth);
+        }
+        if (grain > 0) {
+            plan_.width = static_cast<uint32_t>(round_up(plan_.width, grain));
+        }
+        plan_.outputs = static_cast<uint32_t>(round_up(plan_.outputs, grain > 0 ? grain : kUniformOutputs));
+        plan_.outputs = std::min(plan_.outputs, plan_.width);
+        plan_.position_grain = grain > 0 ? grain : plan_.width;
+        plan_.output_grain = grain > 0 ? grain : plan_.outputs;
+    }
+
     // Sets ctx to the largest that leaves room for the smallest chunk, or throws.
     void choose_context() {
         if (plan_.program.arch == nullptr) {
@@ -379,7 +398,7 @@ std::string plan_json(const Plan &plan) {
         "{\"schema_version\":1,\"mode\":\"%s\",\"device\":%s,\"architecture\":%s,"
         "\"memory\":{\"limit\":%llu,\"source\":%s,\"total\":%llu,\"metadata\":%llu,\"kv\":%llu,\"activations\":%llu,"
         "\"graph\":%llu,\"staging\":%llu,\"pinned\":%llu,\"ring\":%llu},\"io\":\"%s\",\"io_note\":%s,\"slots\":%u,\"ctx\":%u,\"width\":%u,"
-        "\"sequences\":%u,\"outputs\":%u,\"threads\":%u,"
+        "\"sequences\":%u,\"outputs\":%u,\"uniform\":%s,\"threads\":%u,"
         "\"weights\":{\"tensors\":%zu,\"bytes\":%llu},\"chunks\":[",
         plan.mode == FLOATLLM_MODE_MAP ? "map" : "run", quoted(plan.device.name).c_str(),
         quoted(architecture).c_str(), ull(plan.budget.bytes), quoted(plan.budget.source).c_str(),
@@ -389,8 +408,8 @@ std::string plan_json(const Plan &plan) {
                    ? "reading through the page cache: " + plan.model->no_direct()
                    : "")
             .c_str(),
-        plan.slots, plan.ctx, plan.width, plan.sequences, plan.outputs, plan.threads,
-        plan.model->tensors().size(), ull(weights));
+        plan.slots, plan.ctx, plan.width, plan.sequences, plan.outputs,
+        plan.position_grain > 1 ? "true" : "false", plan.threads, plan.model->tensors().size(), ull(weights));
     for (size_t i = 0; i < plan.chunks.size(); ++i) {
         const Chunk &chunk = plan.chunks[i];
         out += format("%s{\"index\":%zu,\"bytes\":%llu,\"mapped\":%llu,\"pinned\":%s,\"parts\":[",

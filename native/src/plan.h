@@ -22,6 +22,9 @@ struct DeviceFacts {
     uint64_t alignment;     // of a tensor in a device buffer
     uint64_t tensor_slack;  // most bytes by which the device pads one tensor
     uint64_t granularity;   // of a file mapping
+    // A product of a multiple of this many columns gives each the same numbers, however many there are; 0:
+    // of no multiple.
+    uint32_t column_grain;
 };
 
 // How weights come from the file.
@@ -42,6 +45,7 @@ struct PlanRequest {
     uint32_t sequences;  // that have a context of their own
     uint32_t outputs;    // positions of one pass whose logits are wanted, at most
     uint32_t threads;
+    bool uniform;  // passes are filled up with padding
 };
 
 // An operation, or some rows of one.
@@ -129,6 +133,9 @@ struct Plan {
     uint32_t width;
     uint32_t sequences;
     uint32_t outputs;
+    // Passes are filled up with padding to multiples of these; 1: not at all.
+    uint32_t position_grain;
+    uint32_t output_grain;
     uint32_t threads;
     uint64_t graph_tensors;  // most ggml tensors of one chunk's graph
     uint32_t slots;          // of the ring
@@ -139,6 +146,11 @@ struct Plan {
 constexpr uint32_t kKvGrain = 256;
 // File bytes mapped at a time while they are uploaded to a device.
 constexpr uint64_t kStagingWindow = uint64_t{16} << 20;
+
+// Uniform passes on a device whose numbers depend on the width: all are as wide, and their logits are as
+// many, for up to so many sequences.
+constexpr uint32_t kUniformWidth = 128;
+constexpr uint32_t kUniformOutputs = 64;
 
 // Positions of one pass: 512, fewer only for models whose activations would be enormous. A function of
 // the model alone.

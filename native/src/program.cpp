@@ -40,7 +40,8 @@ class Builder {
         program_.embedding = model_.tensor_index("token_embd.weight");
         const ggml_type type = model_.tensors()[static_cast<size_t>(program_.embedding)].type;
         if (type != GGML_TYPE_F32 && ggml_get_type_traits(type)->to_float == nullptr) {
-            refuse(format("token_embd.weight has type %s, which cannot be read as numbers",
+            refuse(program_.embedding,
+                   format("token_embd.weight has type %s, which cannot be read as numbers",
                           ggml_type_name(type)));
         }
         for (uint32_t layer = 0; layer < d.layers; ++layer) {
@@ -160,8 +161,8 @@ class Builder {
         const int index = tensor(weight, ne0, ne1);
         const ggml_type type = model_.tensors()[static_cast<size_t>(index)].type;
         if (!multiplies(type)) {
-            refuse(format("%s has type %s, which no matrix product takes", weight.c_str(),
-                          ggml_type_name(type)));
+            refuse(index, format("%s has type %s, which no matrix product takes", weight.c_str(),
+                                 ggml_type_name(type)));
         }
         return index;
     }
@@ -169,7 +170,7 @@ class Builder {
     int float_tensor(const std::string &name, int64_t count) const {
         const int index = tensor(name, count, 1);
         if (model_.tensors()[static_cast<size_t>(index)].type != GGML_TYPE_F32) {
-            refuse(name + " is not of type F32");
+            refuse(index, name + " is not of type F32");
         }
         return index;
     }
@@ -182,11 +183,12 @@ class Builder {
     int tensor(const std::string &name, int64_t ne0, int64_t ne1) const {
         const int index = model_.tensor_index(name);
         if (index < 0) {
-            refuse("the tensor " + name + " is missing");
+            model_.refuse_key("", "the tensor " + name + " is missing");
         }
         const Tensor &t = model_.tensors()[static_cast<size_t>(index)];
         if (t.ne[0] != ne0 || t.ne[1] != ne1 || t.ne[2] != 1 || t.ne[3] != 1) {
-            refuse(format("the tensor %s has the shape [%lld, %lld, %lld, %lld], not [%lld, %lld, 1, 1]",
+            model_.refuse_tensor(
+                t, format("the tensor %s has the shape [%lld, %lld, %lld, %lld], not [%lld, %lld, 1, 1]",
                           name.c_str(), static_cast<long long>(t.ne[0]), static_cast<long long>(t.ne[1]),
                           static_cast<long long>(t.ne[2]), static_cast<long long>(t.ne[3]),
                           static_cast<long long>(ne0), static_cast<long long>(ne1)));
@@ -202,8 +204,8 @@ class Builder {
         }
     }
 
-    [[noreturn]] void refuse(const std::string &what) const {
-        throw Error(FLOATLLM_ERROR_MODEL, format("%s: %s.", model_.path().c_str(), what.c_str()));
+    [[noreturn]] void refuse(int tensor, const std::string &what) const {
+        model_.refuse_tensor(model_.tensors()[static_cast<size_t>(tensor)], what);
     }
 
     const GgufFile &model_;
@@ -221,18 +223,18 @@ constexpr int64_t kMostTouchRows = int64_t{1} << 18;
 Program forward_program(const GgufFile &model) {
     const std::string name = model.text("general.architecture", "");
     if (name.empty()) {
-        throw Error(
-            FLOATLLM_ERROR_MODEL,
-            format(
-                "%s names no architecture (general.architecture), so it cannot be run; inspect and map work.",
-                model.path().c_str()));
+        model.refuse_key("general.architecture",
+                         "no architecture is named (general.architecture), so it cannot be "
+                         "run; inspect and map work");
     }
     const ArchSpec *spec = find_arch(name);
     if (spec == nullptr) {
         throw Error(FLOATLLM_ERROR_MODEL,
-                    format("%s is of the architecture %s, which this engine does not run (it runs: "
-                           "%s); inspect and map work on any.",
-                           model.path().c_str(), name.c_str(), known_archs().c_str()));
+                    format("%s is of the architecture %s (at byte %llu), which this engine does not run (it "
+                           "runs: %s); inspect and map work on any.",
+                           model.path().c_str(), name.c_str(),
+                           static_cast<unsigned long long>(model.meta("general.architecture")->offset),
+                           known_archs().c_str()));
     }
     return Builder(model, *spec).build();
 }

@@ -109,7 +109,9 @@ void Session::append(const std::vector<Addition> &additions) {
         seen[addition.sequence] = true;
     }
     const std::vector<size_t> before = lengths_;
-    const PassLimits limits{plan_->width, plan_->outputs, plan_->cells, plan_->program.dims.vocab};
+    const PassLimits limits{plan_->width,          plan_->outputs,
+                            plan_->cells,          plan_->program.dims.vocab,
+                            plan_->position_grain, plan_->output_grain};
     try {
         for (const Pass &each : make_passes(additions, lengths_, limits)) {
             run(each);
@@ -209,6 +211,7 @@ void Session::embed(const std::vector<int32_t> &tokens) {
 
 void Session::set_inputs(const Pass &pass) {
     embed(pass.tokens);
+    embeddings_.resize(plan_->program.dims.embd * static_cast<size_t>(pass.shape.positions), 0.0f);
     ggml_context_ptr context(ggml_init({ggml_tensor_overhead() * 8, nullptr, true}));
     char *base = static_cast<char *>(ggml_backend_buffer_get_base(activations_.get()));
     const auto set = [&](ggml_type type, const Region &region, const void *data, size_t elements) {

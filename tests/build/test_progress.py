@@ -52,7 +52,10 @@ def played(view: type[_Plain], events: list[Event], width: int) -> str:
 def test_plain_lines_one_for_each_tenth() -> None:
     lines = played(_Plain, BUILD, 10_000).splitlines()
     assert len([line for line in lines if re.match(r"build +\d+/20", line)]) == 10
-    assert lines[0] == f"build    2/20 {OPS} (20 s, 310 MiB of 2.0 GiB, 2 jobs, 3 min left)"
+    assert lines[:2] == [
+        "build    cmake configures",
+        f"build    2/20 {OPS} (20 s, 310 MiB of 2.0 GiB, 2 jobs, 3 min left)",
+    ]
     assert lines[-4:] == [
         "build    20/20 (195 s)",
         f"slowest  {OPS} 21 s, a.cpp 3 s",
@@ -60,6 +63,12 @@ def test_plain_lines_one_for_each_tenth() -> None:
         "build    20 units in 195 s",
     ]
     assert "ops.cpp was ended for want of memory; from here on: one job at a time" in lines
+
+
+def test_nobody_waits_for_a_line_longer_than_half_a_minute() -> None:
+    seen = [UnitProgress(3, 46, OPS, float(second), 64 * MIB, 1 * GIB, 1) for second in range(100)]
+    lines = played(_Plain, seen, 10_000).splitlines()
+    assert [line.partition("(")[2].partition(" s")[0] for line in lines] == ["30", "60", "90"]
 
 
 def test_seconds_are_said_when_few_are_left() -> None:

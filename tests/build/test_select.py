@@ -237,7 +237,7 @@ def test_where_gcc_fits_once_it_saves_memory_that_is_said(request_: dict[str, An
         (machines.pc(memory=machines.memory(8 * GIB, 400 * MIB), cuda=NVIDIA), {}, "close other programs"),
         (machines.pc(memory=machines.memory(8 * GIB, 100 * MIB)), {}, "close other programs"),
         (machines.phone("asimd", capacity=100 * MIB), {}, "close other programs"),
-        (PC, {"memory": 10 * MIB}, "name more --memory"),
+        (PC, {"memory": 100 * MIB}, "name more --memory"),
     ],
 )
 def test_memory_too_small_for_one_compile_is_said(host: Host, request_: dict[str, Any], fix: str) -> None:
@@ -258,7 +258,7 @@ def test_more_jobs_than_fit_now_may_run_when_memory_comes_free() -> None:
 def test_a_low_memory_plan_says_where_the_fast_engine_fits_too() -> None:
     pi = machines.pc(memory=machines.memory(2 * GIB), cpu=replace(PC.cpu, arch="arm64", usable=4))
     told = {reason.rule: reason.text for reason in plan(pi).reasons}
-    assert "--preset cpu fits too, with 160 MiB for a compile" in told["fast-fits"]
+    assert "--preset cpu fits too (160 MiB for a compile)" in told["fast-fits"]
     assert "fast-fits" not in rules(plan(machines.pc(memory=machines.memory(256 * MIB))))
     assert "fast-fits" not in rules(plan(PC))
 

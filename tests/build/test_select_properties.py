@@ -19,7 +19,7 @@ from floatllm_build.preflight import check_lacks, find_lacks
 from floatllm_build.presets import load_presets
 from floatllm_build.rules.cost import memory_rung
 from floatllm_build.select import make_plan
-from floatllm_build.sizes import GIB
+from floatllm_build.sizes import GIB, MIB
 from floatllm_build.values import BACKENDS, Backend, Host, MetalFacts, Plan, Request, to_json
 
 PRESETS = load_presets(Path(__file__).resolve().parents[2])
@@ -180,7 +180,7 @@ def test_more_memory_never_means_fewer_jobs_or_a_refusal(
 
 
 @thorough
-@given(sane_hosts(), st.integers(1, 256 * GIB), st.integers(1, 256 * GIB))
+@given(sane_hosts(), st.integers(96 * MIB, 256 * GIB), st.integers(96 * MIB, 256 * GIB))
 def test_nor_does_more_memory_by_request(host: Host, one: int, other: int) -> None:
     less, more = (plan(host, Request(memory=size)) for size in sorted((one, other)))
     assert (less is None) == (more is None)

@@ -55,10 +55,16 @@ def write(path: Path, model: Small) -> Path:
     return path
 
 
-def split(folder: Path, source: Path, tensors: int) -> Path:
-    """The model of `source` in files of at most `tensors` tensors each; returns the first."""
+def split(folder: Path, source: Path, tensors: int, *, bare_first: bool = False) -> Path:
+    """The model of `source` in files of at most `tensors` tensors each; returns the first.
+
+    With `bare_first` the first holds metadata alone.
+    """
     reader = gguf.GGUFReader(source)
-    writer = gguf.GGUFWriter(folder / "split.gguf", "llama", split_max_tensors=tensors)
+    arch = reader.fields["general.architecture"].contents()
+    writer = gguf.GGUFWriter(
+        folder / "split.gguf", arch, split_max_tensors=tensors, small_first_shard=bare_first
+    )
     for key, field in reader.fields.items():
         if key.startswith("GGUF.") or key == "general.architecture":
             continue

@@ -24,7 +24,9 @@ _PACK = {
     I64: "q",
     F64: "d",
 }
-TYPE_F32, TYPE_F16, TYPE_Q4_0, TYPE_Q8_0 = 0, 1, 2, 8
+TYPE_F32, TYPE_F16, TYPE_Q4_0, TYPE_Q8_0, TYPE_I32 = 0, 1, 2, 8, 26
+# Elements and bytes of a block.
+BLOCK = {TYPE_F32: (1, 4), TYPE_F16: (1, 2), TYPE_Q4_0: (32, 18), TYPE_Q8_0: (32, 34), TYPE_I32: (1, 4)}
 
 
 def text(value: bytes | str, length: int | None = None) -> bytes:
@@ -153,8 +155,8 @@ OPEN: dict[str, tuple[Callable[[], bytes], str]] = {
         lambda: File(pairs=[array("tokenizer.ggml.tokens", STRING, 1, text("x", 2**64 - 1))]).build(),
         "more bytes",
     ),
-    "2^60 keys": (lambda: File(pair_count=2**60).build(), ""),
-    "2^60 tensors (CVE-2026-27940)": (lambda: File(tensor_count=2**60).build(), ""),
+    "2^60 keys": (lambda: File(pair_count=2**60).build(), "claimed"),
+    "2^60 tensors": (lambda: File(tensor_count=2**60).build(), "claimed"),
     "alignment as float": (
         lambda: File(pairs=_arch(pair("general.alignment", F32, 32.0))).build(),
         "alignment",
@@ -174,12 +176,45 @@ OPEN: dict[str, tuple[Callable[[], bytes], str]] = {
     "other byte order": (lambda: File(version=0x03000000).build(), "byte order"),
     "split into files, one missing": (
         lambda: File(pairs=_arch(pair("split.count", U16, 3))).build(),
-        "split into files",
+        "split into 3 files",
     ),
+    "a name with an escape sequence": (
+        lambda: _tensors(tensor("a\x1b]0;b\x07", (32, 0), TYPE_F32, 0)),
+        "dimension of 0",
+    ),
+    "mem_size of the tensor table overflows (CVE-2026-27940)": (
+        lambda: File(tensor_count=2**64 // 368 + 1).build(),
+        "claimed",
+    ),
+    "a string array of 2^64 - 1 tokens (GHSA-7rxv-5jhh-j6xx)": (
+        lambda: File(pairs=[array("tokenizer.ggml.tokens", STRING, 2**64 - 1, b"")]).build(),
+        "strings",
+    ),
+    "a tensor that begins where the file ends": (
+        lambda: _tensors(tensor("a", (32,), TYPE_F32, 128)),
+        "cut short",
+    ),
+    "a tensor that ends one byte late": (lambda: _tensors(tensor("a", (32,), TYPE_F32, 0))[:-1], "cut short"),
+    "no data at all": (lambda: _tensors(tensor("a", (32,), TYPE_F32, 0), data=0), "cut short"),
 }
 
 
-def _llama(**changes: object) -> list[bytes]:
+# What the architectures have in a layer: names and shapes, of matrices and of vectors.
+_QUERY = {f"attn_{part}.weight": (32, rows) for part, rows in (("q", 32), ("k", 16), ("v", 16))}
+_GATED = {"ffn_gate.weight": (32, 32), "ffn_up.weight": (32, 32)}
+_BIASES = {f"attn_{part}.bias": (rows,) for part, rows in (("q", 32), ("k", 16), ("v", 16))}
+_HEAD_NORMS = {"attn_q_norm.weight": (16,), "attn_k_norm.weight": (16,)}
+_POST_NORMS = {"post_attention_norm.weight": (32,), "post_ffw_norm.weight": (32,)}
+LAYER: dict[str, dict[str, tuple[int, ...]]] = {
+    "llama": {**_QUERY, **_GATED},
+    "qwen2": {**_QUERY, **_BIASES, **_GATED},
+    "qwen3": {**_QUERY, **_HEAD_NORMS, **_GATED},
+    "phi3": {"attn_qkv.weight": (32, 64), "ffn_up.weight": (32, 64)},
+    "gemma3": {**_QUERY, **_HEAD_NORMS, **_POST_NORMS, **_GATED},
+}
+
+
+def _keys(arch: str, **changes: object) -> list[bytes]:
     values: dict[str, tuple[int, object]] = {
         "block_count": (U32, 1),
         "context_length": (U32, 64),
@@ -196,33 +231,43 @@ def _llama(**changes: object) -> list[bytes]:
             values[name] = value
         else:
             values[name] = (F32 if isinstance(value, float) else kind, value)
-    return _arch(*(pair(f"llama.{key}", kind, value) for key, (kind, value) in values.items()))
+    named = (pair(f"{arch}.{key}", kind, value) for key, (kind, value) in values.items())
+    return [pair("general.architecture", STRING, arch), *named]
 
 
-def model(shapes: dict[str, tuple[int, ...]] | None = None, **changes: object) -> bytes:
-    """A whole tiny llama of zeros in F32, changed as told. A shape of () leaves the tensor out."""
-    layer = "blk.0."
+def model(
+    shapes: dict[str, tuple[int, ...]] | None = None,
+    *,
+    arch: str = "llama",
+    matrix: int = TYPE_F32,
+    pairs: tuple[bytes, ...] = (),
+    fill: bytes = b"",
+    **changes: object,
+) -> bytes:
+    """A whole tiny model of zeros, changed as told.
+
+    A shape of () leaves the tensor out, `pairs` are added to the keys, `fill` stands in every block of a
+    matrix, and the rest are keys of the architecture.
+    """
+    layer = {"attn_norm.weight": (32,), "ffn_norm.weight": (32,), **LAYER[arch]}
+    layer |= {"attn_output.weight": (32, 32), "ffn_down.weight": (32, 32)}
     wanted: dict[str, tuple[int, ...]] = {
         "token_embd.weight": (32, 8),
-        layer + "attn_norm.weight": (32,),
-        layer + "attn_q.weight": (32, 32),
-        layer + "attn_k.weight": (32, 16),
-        layer + "attn_v.weight": (32, 16),
-        layer + "attn_output.weight": (32, 32),
-        layer + "ffn_norm.weight": (32,),
-        layer + "ffn_gate.weight": (32, 32),
-        layer + "ffn_up.weight": (32, 32),
-        layer + "ffn_down.weight": (32, 32),
+        **{f"blk.0.{name}": shape for name, shape in layer.items()},
         "output_norm.weight": (32,),
     }
     wanted.update(shapes or {})
     entries = []
-    offset = 0
+    data = b""
     for name, shape in wanted.items():
         if shape:
-            entries.append(tensor(name, shape, TYPE_F32, offset))
-            offset += 4 * math.prod(shape)
-    return File(pairs=_llama(**changes), tensors=entries, data=bytes(offset)).build()
+            kind = matrix if len(shape) > 1 else TYPE_F32
+            entries.append(tensor(name, shape, kind, len(data)))
+            size = BLOCK[kind]
+            block = (fill if kind == matrix else b"").ljust(size[1], b"\0")
+            data += block * (math.prod(shape) // size[0])
+            data += bytes(-len(data) % 32)
+    return File(pairs=[*_keys(arch, **changes), *pairs], tensors=entries, data=data).build()
 
 
 # What opens, and must be refused when it is to be run.
@@ -253,6 +298,19 @@ RUN: dict[str, tuple[Callable[[], bytes], str]] = {
         lambda: model({"output_norm.weight": (32, 2)}),
         "output_norm.weight has the shape",
     ),
+    "more tokens than embeddings": (
+        lambda: model(pairs=(array("tokenizer.ggml.tokens", STRING, 9, text("t") * 9),)),
+        "9 tokens",
+    ),
+    "a matrix of whole numbers": (
+        lambda: model({"blk.0.ffn_up.weight": (32, 32)}, matrix=TYPE_I32),
+        "type i32",
+    ),
+    "rope base beyond a float": (lambda: model(rope__freq_base=(F64, 1e300)), "not finite"),
+    "rope scaling of an unknown kind": (
+        lambda: model(rope__scaling__type=(STRING, "yarn\x1b[31m")),
+        "rope scaling",
+    ),
     "a mixture of experts": (lambda: model(expert_count=8), "mixture of experts"),
     "no architecture": (lambda: File(pairs=[pair("a", U32, 1)]).build(), "no architecture"),
     "an unknown architecture": (
@@ -264,13 +322,3 @@ RUN: dict[str, tuple[Callable[[], bytes], str]] = {
         "general.architecture",
     ),
 }
-
-
-def many_keys(count: int) -> bytes:
-    """`count` keys, all different: what a quadratic search for duplicates drowns in."""
-    return File(pairs=[pair(f"k{i}", U8, 0) for i in range(count)]).build()
-
-
-def long_keys(count: int) -> bytes:
-    """`count` keys of the greatest length."""
-    return File(pairs=[pair(f"{i:065535}", U8, 0) for i in range(count)]).build()

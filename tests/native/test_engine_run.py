@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from floatllm import Engine, Model, UsageError
+from floatllm import Engine, Model, Sampling, UsageError
 from gguf import GGMLQuantizationType as Type
 from installed import Installed
 from llama_numpy import logits, nmse
@@ -169,13 +169,77 @@ def test_run_prints_the_text_alone(engine: Installed, smollm: Path, greedy: list
     for memory in ((), ("--memory", "48M")):
         done = engine.run("run", smollm, "-p", greedy[0]["prompt"], "-n", 16, "--device", "CPU", *memory)
         assert done.returncode == 0, done.stderr
-        assert re.fullmatch(r"\[FloatLLM\] prompt of 5 tokens in .* \| 16 tokens at .*\n", done.stderr)
+        speeds = r"prompt of 5 tokens in [\d.]+ s, [\d.]+ tokens/s \| 16 tokens at [\d.]+ tokens/s"
+        assert re.fullmatch(rf"\[FloatLLM\] {speeds} \| \d+ chunks? \| CPU\n", done.stderr)
         outputs.add(done.stdout)
     assert outputs == {expected}
     loud = engine.run("run", smollm, "-p", greedy[0]["prompt"], "-n", 16, "--memory", "48M", "-v")
     assert loud.stdout == expected
     assert "[FloatLLM] Mapped output_norm.weight | Shape: [576, 1, 1, 1]" in loud.stderr
     assert loud.stderr.count("Engine successfully mapped.") == 1
+
+
+def test_a_seed_draws_the_same_text_again(engine: Installed, tiny: Path) -> None:
+    def run(*options: object) -> subprocess.CompletedProcess[str]:
+        done = engine.run("run", tiny, "-p", "Once upon a time", "-n", 12, "--threads", 1, *options)
+        assert done.returncode == 0, done.stderr
+        return done
+
+    greedy = run().stdout
+    drawn = run("--temp", 1.5, "--top-p", 1, "--seed", 7)
+    assert drawn.stdout != greedy
+    assert drawn.stderr.endswith("| seed 7\n")
+    assert run("--temp", 1.5, "--top-p", 1, "--seed", 7).stdout == drawn.stdout
+    # A seed that nobody gave is said, so that the text can be had again.
+    other = run("--temp", 1.5)
+    seed = other.stderr.rpartition("seed ")[2].strip()
+    assert run("--temp", 1.5, "--seed", seed).stdout == other.stdout
+    assert run("--temp", 0.7, "--top-k", 1).stdout == run("--temp", 0, "--seed", 5).stdout == greedy
+    # A penalty this high lets no token come twice.
+    with Model.open(tiny) as model, Engine(model.plan(device="CPU", threads=1)) as session:
+        tokens = list(session.generate("1 1 1 1", 20, sampling=Sampling(repeat_penalty=1e6)))
+    assert len(set(tokens)) == len(tokens)
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        (("--top-k", 5), "--top-k only matter"),
+        (("--seed", 5, "--min-p", 0.1), "--min-p, --seed only matter"),
+        (("--temp", -1), "temperature is -1"),
+        (("--temp", 1, "--top-p", 2), "top_p is 2"),
+        (("--temp", "warm"), "invalid float value"),
+        (("--system", "Be kind."), "--system is a message of a chat"),
+    ],
+    ids=str,
+)
+def test_sampling_that_cannot_be_is_refused(
+    engine: Installed, tiny: Path, options: tuple[object, ...], said: str
+) -> None:
+    done = engine.run("run", tiny, "-p", "hello", *options)
+    assert done.returncode == 2
+    assert said in done.stderr
+    assert done.stdout == ""
+
+
+def test_generation_has_the_defaults_that_a_person_expects(engine: Installed, tiny: Path) -> None:
+    with Model.open(tiny) as model, Engine(model.plan("1GiB", "CPU", 200, threads=1)) as session:
+        first = list(session.generate("Hello", ignore_end=True))
+        assert len(first) == 128
+        # What is left of the context.
+        assert session.length == len("Hello") + 127
+        assert len(list(session.generate([5], ignore_end=True))) == 200 - 132 - 1
+        session.truncate(0)
+        drawn = list(session.generate("Hello", 20, sampling=Sampling(temperature=2.0, top_p=1.0, seed=1)))
+        session.truncate(0)
+        text = "".join(session.stream("Hello", 20, sampling=Sampling(temperature=2.0, top_p=1.0, seed=1)))
+        assert text == model.tokenizer.decode(drawn)
+        assert drawn != first[: len(drawn)]
+        # Refused at once, and not when the first token is asked for.
+        with pytest.raises(UsageError, match="do not fit"):
+            session.generate("Hello", 1000)
+        with pytest.raises(UsageError, match="ask for at least 1"):
+            session.generate("Hello", 0)
 
 
 def test_what_does_not_fit_the_context_names_the_one_that_does(engine: Installed, tiny: Path) -> None:
@@ -192,14 +256,23 @@ def test_what_does_not_fit_the_context_names_the_one_that_does(engine: Installed
 
 @pytest.mark.skipif(sys.platform == "win32", reason="POSIX signals")
 def test_ctrl_c_stops_quietly(engine: Installed, smollm: Path) -> None:
-    command = engine.command("run", smollm, "-p", "Once upon a time", "-n", 3000, "--ctx", 4096)
+    command = engine.command(
+        "run", smollm, "-p", "Once upon a time", "-n", 3000, "--ctx", 4096, "--threads", 1
+    )
     with subprocess.Popen(command, env=engine.env, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as child:
         assert child.stdout is not None
         assert child.stderr is not None
-        assert child.stdout.read(8)
+        text = child.stdout.read(8)
         child.send_signal(signal.SIGINT)
         assert child.wait(timeout=60) == 130
-        assert b"Traceback" not in child.stderr.read()
+        text += child.stdout.read()
+        said = child.stderr.read().decode()
+    # What was written stays written, and how fast it came is said.
+    assert re.fullmatch(r"\[FloatLLM\] prompt of 4 tokens in .* \| \d+ tokens.*\n", said)
+    count = int(re.search(r"\| (\d+) tokens", said)[1])
+    assert 0 < count < 3000
+    whole = engine.run("run", smollm, "-p", "Once upon a time", "-n", count, "--ctx", 4096, "--threads", 1)
+    assert whole.stdout.encode() == text
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="POSIX pipes")

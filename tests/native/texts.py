@@ -31,6 +31,8 @@ _SENTENCES = (
     "<|im_start|>user\nHello<|im_end|>\n<|endoftext|> <repo_name>x<reponame>y",
     "{\"key\": [1, 2.5, null, true], 'other': \"\\u00e9\"} <a href='https://example.org/?q=1&r=2#x'>",
     "   leading, trailing   ",
+    "HelloWorld HTTPServer iPhone ÀÉÎstanbul İSTANBUL ÇaĞdaŞ ǅungla x2Y3 fooBARbaz's ABC'S МиР'т Ωmega",
+    "https://a.b/c/\n\n// x /\r\n/* y */\n/usr/local/bin/\n1234567/89012",
     "'",
     "''s 's 'S'T 'ſ 'Re",
     "\x00\x01\x1f\x7f\x1c\x1d",
@@ -86,3 +88,28 @@ def texts(count: int = 1000, seed: int = 20261122) -> list[str]:
             pieces.append(rng.choice(_JOINTS))
         out.append("".join(pieces))
     return out[:count]
+
+
+# Special tokens of the vocabularies that the tests make, and of Gemma.
+MARKS = (
+    "<s>", "</s>", "<unk>", "<|user|>", "<|end|>", "<|assistant|>", "<|endoftext|>", "[INST]", "[/INST]",
+    "<start_of_turn>", "<end_of_turn>", "<bos>", "<eos>", "\n\n", "\n\n\n", "    ", "\t\t",
+    "</table>", "<unused7>", "<0x0A>", "<|im_start|>", "<|im_end|>",
+)  # fmt: skip
+
+
+def marked_texts(count: int = 300, seed: int = 5) -> list[str]:
+    """`count` texts full of special tokens, whole and broken, the same at every call."""
+    rng = random.Random(seed)
+    words = [word for sentence in _SENTENCES[:20] for word in sentence.split(" ")]
+    out = []
+    for _ in range(count):
+        pieces = []
+        for _ in range(rng.randint(1, 7)):
+            mark = rng.choice(MARKS)
+            pieces.append(rng.choice(("", " ", "  ", "\n", "\n \t", "x", "▁")))
+            pieces.append(mark[: rng.randint(1, len(mark))] if rng.random() < 0.15 else mark)
+            pieces.append(rng.choice(("", " ", "  ", "\n", "\r\n ", "\v\f", "\u00a0", "▁")))
+            pieces.append(rng.choice(words))
+        out.append("".join(pieces))
+    return out

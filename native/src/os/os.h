@@ -42,10 +42,13 @@ class File {
 // At least the sector size of every disk in use, and a page.
 constexpr size_t kDirectAlignment = 4096;
 
-// A read-only window of a file in memory. `offset` must be a multiple of map_granularity().
+struct Guard;
+
+// A read-only window of a file in memory. `offset` must be a multiple of map_granularity(); the File must
+// outlive it.
 //
-// A file that becomes shorter while it is mapped does not end the process: the lost bytes read as zero
-// and intact() tells.
+// A file that becomes shorter, or a disk that fails, while it is mapped does not end the process: the lost
+// bytes read as zero and require_intact() tells.
 class Mapping {
   public:
     Mapping() = default;
@@ -53,10 +56,12 @@ class Mapping {
     Mapping(const File &file, uint64_t offset, size_t size);
     ~Mapping();
     Mapping(Mapping &&other) noexcept
-        : data_(std::exchange(other.data_, nullptr)),
+        : file_(other.file_),
+          data_(std::exchange(other.data_, nullptr)),
           size_(std::exchange(other.size_, 0)),
-          guard_(std::exchange(other.guard_, -1)) {}
+          guard_(std::exchange(other.guard_, nullptr)) {}
     Mapping &operator=(Mapping &&other) noexcept {
+        std::swap(file_, other.file_);
         std::swap(data_, other.data_);
         std::swap(size_, other.size_);
         std::swap(guard_, other.guard_);
@@ -68,12 +73,16 @@ class Mapping {
     // Reads a part of the window in. Different parts may be read from different threads at once.
     // Throws Error(FLOATLLM_ERROR_ENGINE) when the disk fails or the file became shorter.
     void populate(size_t begin, size_t count) const;
-    bool intact() const;
+    // Throws Error(FLOATLLM_ERROR_ENGINE) when bytes that were looked at since could not be read.
+    void require_intact() const;
 
   private:
+    [[noreturn]] void fail(int reason) const;
+
+    const File *file_ = nullptr;
     void *data_ = nullptr;
     size_t size_ = 0;
-    int guard_ = -1;
+    Guard *guard_ = nullptr;
 };
 
 // Memory of its own, in whole pages, zero at first.

@@ -138,7 +138,7 @@ void File::read_direct(uint64_t offset, void *buffer, size_t count) const {
     }
 }
 
-Mapping::Mapping(const File &file, uint64_t offset, size_t size) : size_(size) {
+Mapping::Mapping(const File &file, uint64_t offset, size_t size) : file_(&file), size_(size) {
     // A view may not pass the end of the file, while extents are rounded up to whole granules.
     const uint64_t rest = file.size() > offset ? file.size() - offset : 0;
     const size_t viewed = static_cast<size_t>(std::min<uint64_t>(size, rest));
@@ -166,7 +166,7 @@ void Mapping::populate(size_t begin, size_t count) const {
 }
 
 // The file cannot become shorter while it is open without FILE_SHARE_WRITE.
-bool Mapping::intact() const { return true; }
+void Mapping::require_intact() const {}
 
 Mapping::~Mapping() {
     if (data_ != nullptr) {

@@ -1,0 +1,159 @@
+"""Chooses the next token from logits: pure apart from its own random numbers, fast for 262,144 of them."""
+
+from __future__ import annotations
+
+import math
+import random
+from bisect import bisect_right
+from dataclasses import dataclass
+from heapq import nlargest
+from itertools import accumulate
+from typing import TYPE_CHECKING, cast
+
+from floatllm.errors import EngineError, UsageError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
+_MOST_SEED = 2**64
+
+
+@dataclass(frozen=True)
+class Sampling:
+    """How the next token is chosen.
+
+    `temperature` 0 takes the likeliest, the first of equals; above 0 a token is drawn with the chance
+    softmax(logits / temperature), from those that are left by, in this order: `top_k`, the likeliest k
+    (0: all); `top_p`, the fewest whose chances before the temperature add up to p (1: all); `min_p`, those
+    whose chance is at least min_p of the likeliest's (0: all). One token is always left.
+    `repeat_penalty` above 1 makes the last `repeat_window` tokens less likely before all this: positive
+    logits are divided by it, negative ones multiplied (Keskar et al. 2019, https://arxiv.org/abs/1909.05858).
+    The same `seed` draws the same tokens from the same logits; None draws others each time.
+    Order and defaults are llama.cpp's, but for the temperature.
+    """
+
+    temperature: float = 0.0
+    top_k: int = 40
+    top_p: float = 0.95
+    min_p: float = 0.05
+    repeat_penalty: float = 1.0
+    repeat_window: int = 64
+    seed: int | None = None
+
+    def __post_init__(self) -> None:
+        """Raises UsageError for a value out of range."""
+        _check("temperature", self.temperature, 0 <= self.temperature < math.inf, "0 or more")
+        _check("top_k", self.top_k, _whole(self.top_k), "a whole number, 0 (for all) or more")
+        _check("top_p", self.top_p, 0 <= self.top_p <= 1, "from 0 to 1")
+        _check("min_p", self.min_p, 0 <= self.min_p <= 1, "from 0 to 1")
+        _check("repeat_penalty", self.repeat_penalty, 0 < self.repeat_penalty < math.inf, "above 0")
+        _check("repeat_window", self.repeat_window, _whole(self.repeat_window), "a whole number, 0 or more")
+        if self.seed is not None:
+            seeded = _whole(self.seed) and self.seed < _MOST_SEED
+            _check("seed", self.seed, seeded, f"a whole number from 0 to {_MOST_SEED - 1}")
+
+
+class Sampler:
+    """Chooses tokens for one text, one after another."""
+
+    def __init__(self, sampling: Sampling) -> None:
+        self.sampling = sampling
+        seed = fresh_seed() if sampling.seed is None else sampling.seed
+        self._random = random.Random(seed)  # noqa: S311 (no secret: it must be repeatable)
+
+    def choose(self, logits: memoryview[float], history: Sequence[int] = ()) -> int:
+        """The next token, an index into `logits`; `history` holds the tokens before it, oldest first.
+
+        Raises EngineError where the logits are not numbers.
+        """
+        values = _numbers(logits)
+        sampling = self.sampling
+        if sampling.repeat_penalty != 1 and sampling.repeat_window:
+            recent = history[-sampling.repeat_window :]
+            _penalise(values, recent, sampling.repeat_penalty)
+        best = _highest(values)
+        if sampling.temperature == 0:
+            return values.index(best)
+        tokens = candidates(values, sampling)
+        heat = sampling.temperature
+        # A temperature near 0 takes the quotient to minus infinity, whose weight is the 0 that it should be.
+        sums = list(accumulate(math.exp((values[token] - best) / heat) for token in tokens))
+        # random() is below 1, so the product stays below the last sum, however it is rounded.
+        return tokens[bisect_right(sums, self._random.random() * sums[-1])]
+
+
+def fresh_seed() -> int:
+    """A seed that nobody asked for, short enough to be typed."""
+    return random.SystemRandom().getrandbits(32)
+
+
+def likeliest(logits: memoryview[float]) -> int:
+    """Index of the largest logit, the first of equals. Raises EngineError where one is not a number."""
+    values = _numbers(logits)
+    return values.index(_highest(values))
+
+
+def candidates(values: Sequence[float], sampling: Sampling) -> Sequence[int]:
+    """The tokens that `sampling` leaves of logits that are numbers, in their own order, at least one."""
+    best = max(values)
+    tokens: Sequence[int] = range(len(values))
+    if 0 < sampling.top_k < len(values):
+        # Without a key, nlargest compares plain numbers, which is several times as fast.
+        tokens = _best(values, tokens, sampling.top_k, nlargest(sampling.top_k, values)[-1])
+    if sampling.top_p < 1:
+        tokens = _top_p(values, tokens, sampling.top_p, best)
+    if sampling.min_p > 0:
+        floor = best + math.log(sampling.min_p)
+        tokens = [token for token in tokens if values[token] >= floor]
+    return tokens
+
+
+def _top_p(values: Sequence[float], tokens: Sequence[int], share: float, best: float) -> list[int]:
+    total = math.fsum(math.exp(values[token] - best) for token in tokens)
+    # Tokens rarer than this add up to less than what may be left out, so most are never sorted.
+    rare = best + math.log((1 - share) * total / len(tokens))
+    likely = sorted((values[token] for token in tokens if values[token] >= rare), reverse=True)
+    sums = accumulate(math.exp(value - best) for value in likely)
+    count = next((i + 1 for i, sum_ in enumerate(sums) if sum_ >= share * total), len(likely))
+    return _best(values, tokens, count, likely[count - 1])
+
+
+def _best(values: Sequence[float], tokens: Sequence[int], count: int, least: float) -> list[int]:
+    """The best `count` of `tokens`, whose last has the logit `least`; of its equals the first are taken."""
+    found = [token for token in tokens if values[token] >= least]
+    if len(found) == count:
+        return found
+    equal = [token for token in found if values[token] == least]
+    left_out = set(equal[len(equal) - (len(found) - count) :])
+    return [token for token in found if token not in left_out]
+
+
+def _penalise(values: list[float], recent: Iterable[int], penalty: float) -> None:
+    for token in set(recent):
+        if 0 <= token < len(values):
+            value = values[token]
+            values[token] = value / penalty if value > 0 else value * penalty
+
+
+def _highest(values: Sequence[float]) -> float:
+    best = max(values)
+    # The sum finds a NaN wherever it stands; the largest alone does not.
+    if math.isnan(sum(values)) or not math.isfinite(best):
+        msg = "The engine computed logits that are not numbers: the model file is damaged or its weights are."
+        raise EngineError(msg)
+    return best
+
+
+def _numbers(logits: memoryview[float]) -> list[float]:
+    # Some times as fast as going through the view; its type does not say that these are floats.
+    return cast("list[float]", logits.tolist())
+
+
+def _whole(value: object) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and value >= 0
+
+
+def _check(name: str, value: object, good: bool, wanted: str) -> None:
+    if not good:
+        msg = f"{name} is {value}, but it must be {wanted}."
+        raise UsageError(msg)
