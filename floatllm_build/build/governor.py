@@ -40,7 +40,7 @@ def phases(left: Mapping[str, Cost], limit: int, room: int) -> tuple[Phase, ...]
     many at once as fit however they are drawn: what is left for the end is then small.
     """
     largest = sorted((cost.peak for cost in left.values()), reverse=True)[:limit]
-    if sum(largest) <= room:
+    if not left or sum(largest) <= room:
         return (Phase((), limit),)
     heavy = {unit: cost for unit, cost in left.items() if cost.peak > room // limit}
     first = jobs_that_fit((cost.peak for cost in heavy.values()), limit, room)

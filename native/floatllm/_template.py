@@ -6,6 +6,7 @@ says against the messages; or `broken`, why it cannot be rendered; or `missing`,
 
 from __future__ import annotations
 
+import contextlib
 import datetime as dt
 import importlib
 import json
@@ -27,7 +28,7 @@ def main() -> None:
     except MemoryError:
         answer = {"broken": f"it needs more than {request['memory'] >> 20} MiB of memory"}
     except _RefusedError as error:
-        answer = {"refused": str(error)}
+        answer = {"refused": str(error)[:500]}
     except Exception as error:  # noqa: BLE001 (whatever a template does is the template's fault)
         answer = {"broken": f"{type(error).__name__}: {error}"[:500]}
     sys.stdout.write(json.dumps(answer))
@@ -64,9 +65,17 @@ def _parse_generation(_self: Any, parser: Any) -> Any:
     return parser.parse_statements(("name:endgeneration",), drop_needle=True)
 
 
-def _to_json(value: Any, ensure_ascii: bool = False, **options: Any) -> str:
-    """Templates want plain JSON; jinja2's own filter escapes it for HTML."""
-    return json.dumps(value, ensure_ascii=ensure_ascii, **options)
+def _to_json(
+    value: Any,
+    ensure_ascii: bool = False,
+    indent: Any = None,
+    separators: Any = None,
+    sort_keys: bool = False,
+) -> str:
+    """Templates want plain JSON; jinja2's own filter escapes it for HTML. No option takes code to call."""
+    return json.dumps(
+        value, ensure_ascii=ensure_ascii, indent=indent, separators=separators, sort_keys=sort_keys
+    )
 
 
 def _refuse(message: object) -> NoReturn:
@@ -79,13 +88,13 @@ def _now(format_: str) -> str:
 
 def _limit(memory: int, seconds: int) -> None:
     """The system's own limits, where it has them; the parent ends a child that takes too long."""
-    try:
-        resource = importlib.import_module("resource")
-        for kind, most in ((resource.RLIMIT_AS, memory), (resource.RLIMIT_CPU, seconds)):
+    for name, most in (("RLIMIT_AS", memory), ("RLIMIT_CPU", seconds)):
+        # Windows has neither, and macOS may refuse the first.
+        with contextlib.suppress(ImportError, AttributeError, ValueError, OSError):
+            resource = importlib.import_module("resource")
+            kind = getattr(resource, name)
             _, hard = resource.getrlimit(kind)
             resource.setrlimit(kind, (most if hard < 0 else min(most, hard), hard))
-    except (ImportError, AttributeError, ValueError, OSError):
-        pass
 
 
 if __name__ == "__main__":

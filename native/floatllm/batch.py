@@ -37,6 +37,7 @@ _MOST_SEQUENCES = 512
 # The cache of all sequences takes one part in so many of the memory. One more sequence is worth more than
 # the weights that its cache keeps from being pinned: the bytes read for each token fall.
 _CACHE_SHARE = 2
+_FLOAT = 4
 _SAMPLES, _SAMPLE_BYTES = 64, 4096
 _REPORT_SECONDS = {True: 1.0, False: 10.0}
 
@@ -90,9 +91,9 @@ def make_plan(model: Model, prompts: Prompts, ctx: int | None, arguments: argpar
         msg = f"{asked} sequences at once are not possible: use 1 to {_MOST_SEQUENCES}."
         raise UsageError(msg)
 
-    def plan(sequences: int, ctx: int | None, width: int | None) -> Plan:
+    def plan(sequences: int, ctx: int | None, width: int | None, memory: int | None = None) -> Plan:
         return model.plan(
-            memory=arguments.memory,
+            memory=arguments.memory if memory is None else memory,
             device=arguments.device,
             ctx=ctx,
             chunk=arguments.chunk,
@@ -108,11 +109,13 @@ def make_plan(model: Model, prompts: Prompts, ctx: int | None, arguments: argpar
         one = plan(1, prompts.longest, None)
     # By what was asked for, not by what the memory holds: on some devices the width decides the last bits.
     width = one.width if asked + PIECE <= one.width else -(-(asked + PIECE) // PIECE) * PIECE
-    held = one.memory.limit // _CACHE_SHARE // one.memory.kv
+    # The logits that a pass returns lie outside the engine, and so outside its plan.
+    row = _vocab(model) * _FLOAT
+    held = one.memory.limit // _CACHE_SHARE // (one.memory.kv + row)
 
     def most(sequences: int) -> Plan:
         try:
-            return plan(sequences, one.ctx, width)
+            return plan(sequences, one.ctx, width, one.memory.limit - sequences * row)
         except EngineError:
             # What else grows with the sequences was left out above.
             if sequences == 1:
@@ -142,9 +145,11 @@ def generate(
         for piece in pieces:
             schedule.computed(piece)
         on_pass(sum(piece.wanted for piece in pieces))
-        for piece, found in zip(pieces, logits, strict=True):
+        tokens = [likeliest(found[0]) if found else -1 for found in logits]
+        # Before the next pass makes its own.
+        del logits
+        for piece, token in zip(pieces, tokens, strict=True):
             if piece.wanted:
-                token = likeliest(found[0])
                 done = schedule.take(piece.place, token, ends=token in ends)
                 if done is not None:
                     yield done

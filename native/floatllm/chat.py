@@ -26,7 +26,7 @@ _KEY = "tokenizer.chat_template"
 # Real templates take milliseconds and at most some 20 KiB; a phone needs seconds to start Python and jinja2.
 _SECONDS = 30
 _MEMORY = 512 << 20
-_CHARACTERS = 1 << 24
+_CHARACTERS = 1 << 20
 _LONGEST_TEMPLATE = 1 << 20
 _BREAKERS = range(0xFDD0, 0xFDF0)
 
@@ -47,8 +47,8 @@ def encode(model: Model, messages: str | Sequence[Message]) -> list[int]:
         msg = f"{model.path} has no chat template ({_KEY}): give the prompt as raw text, or use another file."
         raise ModelError(msg)
     tokenizer = model.tokenizer
-    breaker = _breaker([template, *(message["content"] for message in messages)])
     marks = [mark for mark in tokenizer.control_texts() if len(mark) > 1]
+    breaker = _breaker([template, *marks, *(message["content"] for message in messages)])
     variables: dict[str, Any] = {
         **tokenizer.special_texts(),
         "messages": [{**m, "content": _broken_up(m["content"], marks, breaker)} for m in messages],
@@ -134,7 +134,8 @@ def _breaker(texts: Sequence[str]) -> str:
     for code in _BREAKERS:
         if all(chr(code) not in text for text in texts):
             return chr(code)
-    msg = f"The messages hold all of the {len(_BREAKERS)} characters that mean nothing: take one out."
+    all_of_them = f"all of the {len(_BREAKERS)} characters that mean nothing"
+    msg = f"The messages or the vocabulary hold {all_of_them}: take one out."
     raise UsageError(msg)
 
 

@@ -235,7 +235,7 @@ def _generate(engine: Engine, prompt: list[int], wanted: int, sampling: Sampling
     def say_speed() -> None:
         now = time.monotonic()
         reading, writing = (first or now) - started, now - (first or now)
-        _say(render.run_text(engine.plan, len(prompt), reading, count, writing, sampling))
+        _say(render.run_text(engine.plan, len(prompt), reading, count, writing, sampling, draft))
 
     try:
         for token in engine.generate(prompt, wanted, sampling=sampling, draft=draft):

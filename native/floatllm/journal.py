@@ -6,8 +6,10 @@ batch goes on, and its row is computed again.
 
 from __future__ import annotations
 
+import errno
 import json
 import os
+import sys
 import time
 from array import array
 from pathlib import Path
@@ -25,6 +27,8 @@ if TYPE_CHECKING:
 
 # A power cut may cost what was finished this long ago; a kill costs nothing that was finished.
 _SYNC_SECONDS = 5.0
+# What file systems say that know no locks.
+_NO_LOCKS = {errno.ENOLCK, errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP}
 SCHEMA_VERSION = 1
 _START = b'{"schema_version"'
 
@@ -95,15 +99,21 @@ class Journal:
     def finish(self) -> None:
         """Writes the output, in the order of the rows, and removes the sidecar. All rows must be there."""
         part = Path(self._output + ".part")
-        with part.open("wb") as out, os.fdopen(self._file, "rb") as file:
+        # The lock stays until the sidecar is gone.
+        with os.fdopen(self._file, "rb") as file, part.open("wb") as out:
             for place in self._places:
                 file.seek(place)
                 out.write(_line(json.loads(file.readline())["result"]))
             out.flush()
             os.fsync(out.fileno())
-        part.replace(self._output)
-        _sync_folder(part)
-        self._path.unlink()
+            # Windows renames no open file, and removes none.
+            out.close()
+            part.replace(self._output)
+            _sync_folder(part)
+            if sys.platform != "win32":
+                self._path.unlink(missing_ok=True)
+        if sys.platform == "win32":
+            self._path.unlink(missing_ok=True)
 
     def _check_output(self, rows: int) -> None:
         # A kill between writing the output and removing the sidecar leaves both, and nothing to compute.
@@ -118,7 +128,11 @@ class Journal:
             return
         try:
             fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
+        except OSError as error:
+            if error.errno in _NO_LOCKS:
+                return
+            if not isinstance(error, BlockingIOError):
+                raise
             msg = f"Another process is at work on {self._output}: let it finish, or write to another file."
             raise UsageError(msg) from error
 

@@ -43,7 +43,11 @@ class Prompts:
         self._offsets = array("Q")
         self._lines = array("Q")
         self._needs = array("Q")
-        self._file: BinaryIO = Path(path).open("rb")  # noqa: SIM115 (closed by close())
+        try:
+            self._file: BinaryIO = Path(path).open("rb")  # noqa: SIM115 (closed by close())
+        except OSError as error:
+            msg = f"{path} cannot be read: {error.strerror}. Look at its permissions."
+            raise UsageError(msg) from error
         try:
             self.sha256 = self._check()
         except BaseException:

@@ -194,7 +194,13 @@ def _stay(plan: Plan) -> str:
 
 
 def run_text(
-    plan: Plan, prompt: int, prompt_seconds: float, count: int, seconds: float, sampling: Sampling
+    plan: Plan,
+    prompt: int,
+    prompt_seconds: float,
+    count: int,
+    seconds: float,
+    sampling: Sampling,
+    draft: int = 0,
 ) -> str:
     """One line about a run: `prompt` tokens read, `count` tokens made, in `seconds` behind the first."""
     prompt_rate = prompt / max(prompt_seconds, 1e-9)
@@ -206,6 +212,8 @@ def run_text(
     ]
     if sampling.temperature > 0:
         parts.append(f"seed {sampling.seed}")
+    if draft:
+        parts.append(f"draft {draft}")
     return "[FloatLLM] " + " | ".join(parts)
 
 

@@ -7,6 +7,7 @@ decoding, Saxena 2023). The pass tells which guesses plain decoding makes too; t
 
 from __future__ import annotations
 
+from contextlib import suppress
 from typing import TYPE_CHECKING, TypeVar
 
 from floatllm.errors import EngineError, UsageError
@@ -87,12 +88,30 @@ def generate(
     decoding at width 1. Raises UsageError where the plan holds too little for `draft`.
     """
     check_draft(engine.plan, draft)
-    # Where earlier positions leave no room to step back (below), there is none for a wide pass.
-    base = engine.length
-    width = draft + 1 if engine.context - base > draft else 1
     known = list(prompt)
-    lookup = Lookup(prompt)
-    row = engine.forward(prompt)
+    base = engine.length
+    try:
+        yield from _passes(engine, known, base, max_tokens, pick, ends, draft, guess)
+    finally:
+        # Who stops early has not seen the tokens behind; they are not to be followed by others.
+        with suppress(UsageError):
+            engine.truncate(min(engine.length, base + len(known)))
+
+
+def _passes(
+    engine: Engine,
+    known: list[int],
+    base: int,
+    max_tokens: int,
+    pick: Callable[[memoryview[float]], int],
+    ends: AbstractSet[int],
+    draft: int,
+    guess: bool,
+) -> Iterator[int]:
+    # Where earlier positions leave no room to step back (below), there is none for a wide pass.
+    width = draft + 1 if engine.context - base > draft else 1
+    lookup = Lookup(known)
+    row = engine.forward(known)
     taken = [pick(row)]
     left = max_tokens
     while True:

@@ -57,6 +57,12 @@ void fill_mask(const Pass &pass, size_t window, std::vector<ggml_fp16_t> &mask) 
     const ggml_fp16_t zero = ggml_fp32_to_fp16(0.0f);
     const ggml_fp16_t hidden = ggml_fp32_to_fp16(-INFINITY);
     mask.clear();
+    // As much as the plan counts, and no growing beyond.
+    size_t size = 0;
+    for (const Segment &segment : pass.shape.segments) {
+        size += static_cast<size_t>(segment.count) * static_cast<size_t>(segment.cells);
+    }
+    mask.reserve(size);
     for (const Segment &segment : pass.shape.segments) {
         for (int64_t i = 0; i < segment.count; ++i) {
             const size_t row = mask.size();

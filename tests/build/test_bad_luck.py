@@ -209,7 +209,7 @@ def test_a_full_disk_at_every_step(place: Place, tmp_path: Path) -> None:
         assert done.returncode == 0, done.stderr
         # In fetching, in compiling or linking, and in what comes after.
         sys.stdout.write(f"{sorted(seen)}, enough: {size >> 20} MiB\n")
-        assert {"plan", "ggml"} <= set(seen)
+        assert {"plan", "build"} <= set(seen)
         assert place.is_whole()
         assert place.works()
     assert place.round_of_engine() == "round full"

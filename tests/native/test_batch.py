@@ -274,22 +274,26 @@ def test_as_many_run_at_once_as_the_cache_holds(engine: Installed, tiny: Path, t
 
 
 # A pass sleeps a little, so that there is time to be killed at any of them.
-_SLOW = """
-import sys, time
+_HALTING = """
+import pathlib, sys, time
 import floatllm.batch
 from floatllm.cli import main
-class Slow(floatllm.batch.Engine):
+progress, rows = pathlib.Path(sys.argv[1]), int(sys.argv[2])
+class Halting(floatllm.batch.Engine):
+    # Computes until so many rows are kept, and then no more.
     def append(self, additions):
-        time.sleep(0.005)
+        while progress.exists() and progress.read_bytes().count(b"\\n") > rows:
+            time.sleep(0.01)
         return super().append(additions)
-floatllm.batch.Engine = Slow
-sys.exit(main(sys.argv[1:]))
+floatllm.batch.Engine = Halting
+sys.exit(main(sys.argv[3:]))
 """
 
 
-def _slow(engine: Installed, model: Path, prompts: Path, out: Path) -> subprocess.Popen[bytes]:
+def _halting(engine: Installed, model: Path, prompts: Path, out: Path, rows: int) -> subprocess.Popen[bytes]:
     arguments = ["batch", model, prompts, out, "--sequences", "3", "-n", "10", "--ctx", "400"]
-    command = [engine.python, "-c", _SLOW, *map(str, arguments), "--threads", "1", "--device", "CPU"]
+    arguments += ["--threads", "1", "--device", "CPU"]
+    command = [engine.python, "-c", _HALTING, *map(str, (sidecar(str(out)), rows, *arguments))]
     return subprocess.Popen(command, env=engine.env, stderr=subprocess.PIPE, stdout=subprocess.PIPE)
 
 
@@ -318,7 +322,7 @@ def test_a_kill_costs_nothing_that_was_finished(
     progress = sidecar(str(out))
     kept = b""
     for rows in (0, 2, 7, 12):
-        with _slow(engine, tiny, prompts, out) as child:
+        with _halting(engine, tiny, prompts, out, rows) as child:
             _wait_for(child, progress, rows)
             assert child.poll() is None
             child.kill()
@@ -338,7 +342,7 @@ def test_ctrl_c_leaves_what_the_same_command_goes_on_from(
     engine: Installed, tiny: Path, tmp_path: Path, uninterrupted: bytes
 ) -> None:
     prompts, out = _write(tmp_path, ROWS), tmp_path / "out"
-    with _slow(engine, tiny, prompts, out) as child:
+    with _halting(engine, tiny, prompts, out, 3) as child:
         _wait_for(child, sidecar(str(out)), 3)
         assert child.poll() is None
         # Another process keeps off meanwhile.

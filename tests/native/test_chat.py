@@ -89,6 +89,15 @@ def test_names_that_overlap_are_broken_up_too(engine: Installed, tmp_path: Path)
         assert found[1:] == model.tokenizer.encode("aaaaa <|user|>", add_special=False)
 
 
+def test_a_vocabulary_that_holds_the_breaker_is_no_trap(engine: Installed, tmp_path: Path) -> None:
+    """A name that the breaking of another one makes would be found for ever."""
+    marks = [("abcde", CONTROL), ("\ufdd0b", CONTROL)]
+    pieces = Pieces(trained(texts(), marks), template="{{ messages[0].content }}")
+    with Model.open(write(tmp_path / "m.gguf", pieces)) as model:
+        found = chat.encode(model, "abcde")
+        assert found[1:] == model.tokenizer.encode("abcde", add_special=False)
+
+
 def test_user_defined_tokens_stay_whole_in_a_users_text(with_template: Callable[..., Model]) -> None:
     with with_template(_TEMPLATE) as model:
         tool = model.tokenizer.encode("<|tool|>", add_special=False)
@@ -142,7 +151,7 @@ def test_templates_find_what_they_expect(template: str, text: str) -> None:
         ("{% include '/etc/passwd' %}", "no loader"),
         ("{{ 1 / 0 }}", "ZeroDivisionError"),
         ("{% for i in range(10 ** 9) %}{% endfor %}", "OverflowError"),
-        ("{% for i in range(99999) %}{{ 'a' * 100000 }}{% endfor %}", "more than 16777216 characters"),
+        ("{% for i in range(99999) %}{{ 'a' * 100000 }}{% endfor %}", "more than 1048576 characters"),
         ("{{ " + "(" * 20000 + ")" * 20000 + " }}", "RecursionError|ended with|MemoryError|SyntaxError"),
         (" " * (2**20 + 1), "at most 1048576"),
     ],

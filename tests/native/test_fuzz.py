@@ -59,7 +59,7 @@ def _fuzz(fuzzer: Path, folder: Path, *arguments: object) -> str:
     new, found = folder / "new", folder / "found"
     new.mkdir()
     found.mkdir()
-    options = ("-timeout=5", "-rss_limit_mb=1024", "-malloc_limit_mb=64", f"-artifact_prefix={found}/")
+    options = ("-timeout=25", "-rss_limit_mb=1024", "-malloc_limit_mb=64", f"-artifact_prefix={found}/")
     done = subprocess.run(
         [fuzzer, *options, *map(str, arguments), new, made],
         capture_output=True,

@@ -16,6 +16,7 @@ from floatllm import Engine, EngineError, Model
 from installed import Installed
 from tool_environment import skip_or_fail
 
+fcntl = pytest.importorskip("fcntl")
 MIB = 1 << 20
 IO = ["mmap", "direct"]
 
@@ -81,7 +82,8 @@ def test_a_file_cut_while_all_of_it_is_held(engine: Installed, model: Path, io: 
 def test_the_command_ends_with_8(
     engine: Installed, model: Path, tmp_path: Path, io: str, command: tuple[str, ...]
 ) -> None:
-    # Nobody reads on after the first bytes, so the command waits until the file is cut.
+    # Nobody reads on after the first bytes, so the command waits until the file is cut: one page is less than
+    # it says.
     child = subprocess.Popen(
         engine.command(command[0], model, *command[1:], "--io", io, "--chunk", "256K", "--threads", "1"),
         env=engine.env,
@@ -90,6 +92,8 @@ def test_the_command_ends_with_8(
     )
     stream = child.stdout if command[0] == "map" else child.stderr
     assert stream is not None
+    if hasattr(fcntl, "F_SETPIPE_SZ"):
+        fcntl.fcntl(stream, fcntl.F_SETPIPE_SZ, 4096)
     os.read(stream.fileno(), 1)
     os.truncate(model, 10 * MIB)
     out, error = child.communicate(timeout=300)

@@ -220,3 +220,17 @@ def test_run_drafts_and_says_the_same(engine: Installed, smollm: Path, greedy: l
     refused = engine.run("run", smollm, "-p", "x", "--draft", "many")
     assert refused.returncode == 2
     assert "--draft" in refused.stderr
+
+
+def test_who_stops_early_leaves_only_what_was_seen(engine: Installed, smollm: Path) -> None:
+    with Model.open(smollm) as model:
+        prompt = model.tokenizer.encode("one two three four five, " * 3 + "one two")
+        lengths = []
+        for draft in (0, 7):
+            plan = model.plan(device="CPU", ctx=256, outputs=draft + 1, threads=1)
+            with Engine(plan) as session:
+                tokens = speculate.generate(session, prompt, 30, pick=likeliest, draft=draft)
+                assert len(list(islice(tokens, 3))) == 3
+                tokens.close()
+                lengths.append(session.length)
+        assert lengths == [len(prompt) + 2] * 2
