@@ -88,18 +88,6 @@ def limited(limit: int, read_ahead: int | None) -> Iterator[Path]:
         members.parent.rmdir()
 
 
-def options(description: str | None) -> argparse.ArgumentParser:
-    """What every benchmark under the limit asks for."""
-    parser = argparse.ArgumentParser(
-        description=description, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--model", type=Path, default=Path("stream-benchmark.gguf"))
-    parser.add_argument("--limit", type=int, default=700, help="MiB")
-    parser.add_argument("--read-ahead", type=int, help="KiB, of every disk, for the time of the run")
-    parser.add_argument("--rounds", type=int, default=3)
-    return parser
-
-
 def rounds(codes: dict[str, str], arguments: list[object], given: argparse.Namespace) -> dict[str, Any]:
     """Runs each of `codes` in turn, so many times; the rates, their medians, and what they were taken on."""
     if not given.model.is_file():
@@ -125,7 +113,7 @@ def rounds(codes: dict[str, str], arguments: list[object], given: argparse.Names
 
 def main() -> None:
     """Runs the rounds and prints the result."""
-    parser = options(__doc__)
+    parser = stream.parser(__doc__)
     parser.add_argument("--sequences", type=int, default=32)
     parser.add_argument("--passes", type=int, default=12)
     given = parser.parse_args()

@@ -135,7 +135,7 @@ def speed(given: argparse.Namespace) -> int:
 
 def main() -> int:
     """Parses and runs one of the two."""
-    import batch  # noqa: PLC0415
+    import stream  # noqa: PLC0415
 
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
@@ -148,7 +148,7 @@ def main() -> int:
     text.add_argument("--tokens", type=int, default=48)
     text.add_argument("--memory", default="64M")
     text.add_argument("--threads", type=int)
-    timed = commands.add_parser("speed", parents=[batch.options(None)], add_help=False)
+    timed = commands.add_parser("speed", parents=[stream.parser(None)], add_help=False)
     timed.set_defaults(run=speed)
     timed.add_argument("--tokens", type=int, default=48)
     given = parser.parse_args()

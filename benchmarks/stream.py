@@ -127,17 +127,23 @@ def disks() -> list[Path]:
     return [p for p in Path("/sys/block").glob("*/queue/read_ahead_kb") if "loop" not in str(p)]
 
 
+def parser(description: str | None) -> argparse.ArgumentParser:
+    """What every benchmark under the limit asks for."""
+    made = argparse.ArgumentParser(
+        description=description, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    made.add_argument("--model", type=Path, default=Path("stream-benchmark.gguf"))
+    made.add_argument("--limit", type=int, default=700, help="MiB")
+    made.add_argument("--read-ahead", type=int, help="KiB, of every disk, for the time of the run")
+    made.add_argument("--rounds", type=int, default=3)
+    return made
+
+
 def main() -> None:
     """Runs the rounds and prints the result."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--model", type=Path, default=Path("stream-benchmark.gguf"))
-    parser.add_argument("--limit", type=int, default=700, help="MiB")
-    parser.add_argument("--read-ahead", type=int, help="KiB, of every disk, for the time of the run")
-    parser.add_argument("--tokens", type=int, default=12)
-    parser.add_argument("--rounds", type=int, default=3)
-    options = parser.parse_args()
+    asked = parser(__doc__)
+    asked.add_argument("--tokens", type=int, default=12)
+    options = asked.parse_args()
     if not options.model.is_file():
         make_model(options.model)
     import floatllm  # noqa: PLC0415

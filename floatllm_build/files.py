@@ -7,6 +7,8 @@ import os
 import shutil
 import tempfile
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from floatllm_build.errors import UsageFaultError
@@ -34,10 +36,20 @@ def remove_folder(folder: Path) -> str:
     return ""
 
 
-def sweep(home: Path, pattern: str) -> None:
-    """Deletes the scratch folders in `home` that a killed tool has left. Only for who holds the lock."""
-    for folder in home.glob(pattern):
+@contextmanager
+def scratch_in(home: Path, prefix: str) -> Iterator[Path]:
+    """A new folder in `home` while the block runs; what is to stay is renamed away, even the folder itself.
+
+    Those that a killed tool has left go first. Only for who holds the lock.
+    """
+    home.mkdir(parents=True, exist_ok=True)
+    for folder in home.glob(f"{prefix}*"):
         shutil.rmtree(folder, ignore_errors=True)
+    scratch = Path(tempfile.mkdtemp(dir=home, prefix=prefix))
+    try:
+        yield scratch
+    finally:
+        shutil.rmtree(scratch, ignore_errors=True)
 
 
 def in_the_future(folder: Path) -> list[Path]:

@@ -7,13 +7,12 @@ import json
 import os
 import shutil
 import tarfile
-import tempfile
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
 from floatllm_build.errors import MissingError, SourceFaultError, UsageFaultError
-from floatllm_build.files import sha256_file, sweep
+from floatllm_build.files import scratch_in, sha256_file
 from floatllm_build.pip import disk_is_full, fetch_with_pip, last_lines
 from floatllm_build.system import System
 from floatllm_build.values import GgmlSource
@@ -116,29 +115,25 @@ def fetch(system: System, pin: Pin, cache: Path) -> GgmlSource:
     of it.
     """
     home = cache / "ggml"
-    home.mkdir(parents=True, exist_ok=True)
-    sweep(home, ".fetch-*")
-    scratch = Path(tempfile.mkdtemp(dir=home, prefix=".fetch-"))
-    try:
-        archive = _download(system, pin, cache, scratch)
-        tree = scratch / "tree"
-        _unpack(archive, pin.subfolder, tree)
-        found = hash_folder(tree)
-        if found != pin.tree_sha256:
+    with scratch_in(home, ".fetch-") as scratch:
+        try:
+            archive = _download(system, pin, cache, scratch)
+            tree = scratch / "tree"
+            _unpack(archive, pin.subfolder, tree)
+            found = hash_folder(tree)
+            if found != pin.tree_sha256:
+                raise SourceFaultError(
+                    f"The ggml source in {pin.archive} is not the pinned one: its tree hash is {found}, "
+                    f"pinned is {pin.tree_sha256}. Nothing of it was kept. {pin.by_hand}"
+                )
+            folder = home / pin.folder_name
+            shutil.rmtree(folder, ignore_errors=True)
+            tree.replace(folder)
+        except OSError as error:
             raise SourceFaultError(
-                f"The ggml source in {pin.archive} is not the pinned one: its tree hash is {found}, pinned "
-                f"is {pin.tree_sha256}. Nothing of it was kept. {pin.by_hand}"
-            )
-        folder = home / pin.folder_name
-        shutil.rmtree(folder, ignore_errors=True)
-        tree.replace(folder)
-    except OSError as error:
-        raise SourceFaultError(
-            f"The ggml source {pin.version} could not be kept in {home}: {error.strerror or error}. Make "
-            "room there, or name a folder on another disk in FLOATLLM_CACHE_DIR, and run this again."
-        ) from error
-    finally:
-        shutil.rmtree(scratch, ignore_errors=True)
+                f"The ggml source {pin.version} could not be kept in {home}: {error.strerror or error}. Make "
+                "room there, or name a folder on another disk in FLOATLLM_CACHE_DIR, and run this again."
+            ) from error
     return GgmlSource(folder=str(folder), tree_sha256=pin.tree_sha256, pinned=True, fetched=True)
 
 

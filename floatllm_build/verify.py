@@ -13,7 +13,7 @@ from typing import Any
 
 from floatllm_build.errors import NotProvenError
 from floatllm_build.events import Listener, Said
-from floatllm_build.files import sweep, write_whole
+from floatllm_build.files import scratch_in, write_whole
 from floatllm_build.process import run_child
 from floatllm_build.values import Proof
 
@@ -28,24 +28,20 @@ def prove_wheel(
     Raises NotProvenError where the self-test fails, crashes, hangs or ran on another device.
     """
     home = cache / "proofs"
-    home.mkdir(parents=True, exist_ok=True)
-    sweep(home, "tmp*")
-    scratch = Path(tempfile.mkdtemp(dir=home, prefix="tmp"))
-    try:
-        with zipfile.ZipFile(wheel) as archive:
-            archive.extractall(scratch)
-        extra = dict(pair.split("=", 1) for pair in environment) | {"PYTHONPATH": str(scratch)}
-        return _prove(python, device, scratch, extra, tell)
-    except _Unproven as error:
-        log = home / "last.log"
-        write_whole(log, error.log)
-        raise NotProvenError(
-            f"The engine was built, but it is not proven: {error}\n"
-            "Nothing was installed; what was installed before is untouched. Try another backend with "
-            f"--backend.\nEverything the self-test said is in {log}"
-        ) from error
-    finally:
-        shutil.rmtree(scratch, ignore_errors=True)
+    with scratch_in(home, "tmp") as scratch:
+        try:
+            with zipfile.ZipFile(wheel) as archive:
+                archive.extractall(scratch)
+            extra = dict(pair.split("=", 1) for pair in environment) | {"PYTHONPATH": str(scratch)}
+            return _prove(python, device, scratch, extra, tell)
+        except _Unproven as error:
+            log = home / "last.log"
+            write_whole(log, error.log)
+            raise NotProvenError(
+                f"The engine was built, but it is not proven: {error}\n"
+                "Nothing was installed; what was installed before is untouched. Try another backend with "
+                f"--backend.\nEverything the self-test said is in {log}"
+            ) from error
 
 
 def prove_installed(python: str, device: str, tell: Listener) -> Proof:

@@ -5,12 +5,11 @@ from __future__ import annotations
 import json
 import shutil
 import sys
-import tempfile
 import zipfile
 from pathlib import Path
 
 from floatllm_build.build_folder import Folder, child_environment, cmake_options, failure, run_logged
-from floatllm_build.files import sweep, write_whole
+from floatllm_build.files import scratch_in, write_whole
 from floatllm_build.values import Plan, Proof, ToolchainFacts, Wheel, to_json
 
 _PROOF = "proof.json"
@@ -54,10 +53,7 @@ def keep(cache: Path, wheel: Wheel, proof: Proof, *, whole: bool) -> Wheel:
     memory the next time.
     """
     home = cache / "wheels"
-    home.mkdir(parents=True, exist_ok=True)
-    sweep(home, ".new-*")
-    scratch = Path(tempfile.mkdtemp(dir=home, prefix=".new-"))
-    try:
+    with scratch_in(home, ".new-") as scratch:
         name = Path(wheel.path).name
         shutil.copy2(wheel.path, scratch / name)
         name_of_proof = _PROOF if whole else f"not-whole-{_PROOF}"
@@ -65,8 +61,6 @@ def keep(cache: Path, wheel: Wheel, proof: Proof, *, whole: bool) -> Wheel:
         folder = home / wheel.key
         shutil.rmtree(folder, ignore_errors=True)
         scratch.rename(folder)
-    finally:
-        shutil.rmtree(scratch, ignore_errors=True)
     by_age = sorted(home.iterdir(), key=lambda former: former.stat().st_mtime_ns, reverse=True)
     for former in by_age[_KEPT:]:
         shutil.rmtree(former, ignore_errors=True)

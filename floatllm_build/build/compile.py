@@ -96,8 +96,9 @@ def compile_all(order: Order, tell: Listener, outcome: Outcome) -> None:
     """
     course = _Course(order, tell, outcome)
     left = _left(order)
-    outcome.rung = _first_rung(order, left.units)
-    if _remembered(order.folder):
+    given_up = _remembered(order.folder)
+    outcome.rung = _first_rung(order, left.units, given_up)
+    if given_up:
         tell(Hint(f"{_STAYS} `floatllm-build clean` and another install try it without."))
     pace = Pace(left.total, _known_seconds(order, outcome.rung, left.units))
     while True:
@@ -124,13 +125,13 @@ def _left(order: Order) -> _Left:
     return _Left(planned_units("".join(said)), reader.total)
 
 
-def _first_rung(order: Order, left: tuple[str, ...]) -> Rung:
+def _first_rung(order: Order, left: tuple[str, ...], given_up: dict[str, bool]) -> Rung:
     room, gcc = order.room(0), order.compiler == "gcc"
     known = [order.costs(reclaiming, order.low_mem) for reclaiming in (False, True)]
     plain, reclaimed = ({unit: costs.of(unit) for unit in left} for costs in known)
     early = gcc and (order.low_mem or reclaiming_pays(plain, reclaimed, order.jobs, room))
     planned = {"smaller": order.low_mem, "flash_attention": True}
-    return Rung(jobs=order.jobs, reclaiming=early, **(planned | _remembered(order.folder)))
+    return Rung(jobs=order.jobs, reclaiming=early, **(planned | given_up))
 
 
 def _remembered(folder: Folder) -> dict[str, bool]:
@@ -176,12 +177,12 @@ def _run_phases(course: _Course, left: _Left, pace: Pace) -> tuple[int, str]:
     course.room = order.room(0)
     waiting = {unit: cost(unit) for unit in left.units}
     done, said, status = pace.total - left.total, "", 0
+    expected = {unit: known.peak for unit, known in waiting.items()}
     blind = Phase((), min(order.blind_jobs, outcome.rung.jobs))
     for phase in phases(waiting, outcome.rung.jobs, course.room) if waiting else (blind,):
         course.alone = phase.jobs == 1 or len(phase.units or waiting) == 1
         largest = max((waiting[unit].peak for unit in phase.units or waiting), default=0)
-        expected = {unit: cost(unit).peak for unit in left.units}
-        run = governed(_ninja(course, phase), outcome, pace, done, largest, expected)
+        run = governed(_ninja(course, phase, largest, expected), outcome, pace, done)
         order.learn(outcome.rung.reclaiming, outcome.rung.smaller, run.costs)
         done, said, status = done + run.done, said + run.text, run.status
         if status != 0:
@@ -191,7 +192,7 @@ def _run_phases(course: _Course, left: _Left, pace: Pace) -> tuple[int, str]:
     return status, said
 
 
-def _ninja(course: _Course, phase: Phase) -> Ninja:
+def _ninja(course: _Course, phase: Phase, next_peak: int, expected: Mapping[str, int]) -> Ninja:
     order = course.order
     return Ninja(
         program=order.ninja,
@@ -203,6 +204,8 @@ def _ninja(course: _Course, phase: Phase) -> Ninja:
         room=order.room,
         tell=course.tell,
         started=course.started,
+        next_peak=next_peak,
+        expected=expected,
     )
 
 

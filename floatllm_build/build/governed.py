@@ -51,6 +51,10 @@ class Ninja:
     tell: Listener
     started: float
     """When the build began: all times are counted from there."""
+    next_peak: int
+    """Bytes that the next unit may take."""
+    expected: Mapping[str, int]
+    """The peak of each unit, in bytes."""
 
 
 @dataclass
@@ -76,22 +80,13 @@ class Run:
     """Of the units that it made, where they were seen."""
 
 
-def governed(
-    ninja: Ninja,
-    outcome: Outcome,
-    pace: Pace,
-    done: int,
-    next_peak: int,
-    expected: Mapping[str, int],
-) -> Run:
-    """Runs it; `done` commands of the build have ended before, the next one may take `next_peak`.
-
-    `expected`: the peak of each unit, in bytes.
+def governed(ninja: Ninja, outcome: Outcome, pace: Pace, done: int) -> Run:
+    """Runs it; `done` commands of the build have ended before.
 
     Raises what `ninja.tell` raises, once all children are gone.
     """
     before = log_lines(ninja.folder.out)
-    governing = _Governing(ninja, outcome, pace, done, next_peak, expected)
+    governing = _Governing(ninja, outcome, pace, done)
     began = time.monotonic() - ninja.started
     try:
         status = governing.run()
@@ -101,7 +96,7 @@ def governed(
         for unit, peak in governing.peaks.items():
             outcome.peaks[unit] = max(peak, outcome.peaks.get(unit, 0))
     # Where none can be seen, the time is worth knowing all the same.
-    peaks = {**expected, **governing.peaks} if governing.blind else governing.peaks
+    peaks = {**ninja.expected, **governing.peaks} if governing.blind else governing.peaks
     costs = {span.unit: Cost(peaks[span.unit], span.end - span.start) for span in made if span.unit in peaks}
     return Run(status, "".join(governing.text), governing.reader.done, costs)
 
@@ -114,17 +109,8 @@ def nameable(targets: tuple[str, ...], longest: int = _LONGEST_TARGETS) -> tuple
 class _Governing:
     """The run itself: ninja is read in this thread and governed in another one."""
 
-    def __init__(
-        self,
-        ninja: Ninja,
-        outcome: Outcome,
-        pace: Pace,
-        done: int,
-        next_peak: int,
-        expected: Mapping[str, int],
-    ) -> None:
+    def __init__(self, ninja: Ninja, outcome: Outcome, pace: Pace, done: int) -> None:
         self.ninja, self.outcome, self.pace, self.done = ninja, outcome, pace, done
-        self.next_peak, self.expected = next_peak, expected
         self.reader = NinjaReader()
         self.text: list[str] = []
         self.peaks: dict[str, int] = {}
@@ -144,7 +130,7 @@ class _Governing:
             env = {**ninja.env, "MAKEFLAGS": served.makeflags} if served else ninja.env
             if served:
                 # At once: ninja looks for more tokens only when a job ends.
-                self.allowed = admitted((), self.next_peak, ninja.room(0), ninja.jobs)
+                self.allowed = admitted((), ninja.next_peak, ninja.room(0), ninja.jobs)
                 served.allow(self.allowed)
             status = self._read(argv, env, served)
         if self.fault:
@@ -199,8 +185,7 @@ class _Governing:
         try:
             while True:
                 self._look(watch, server)
-                tick = _TICK if watch.sees else _BLIND_TICK
-                if self.over.wait(tick):
+                if self.over.wait(_BLIND_TICK if self.blind else _TICK):
                     break
         except BaseException as fault:  # noqa: BLE001  raised again in the thread that waits for ninja
             self.fault = fault
@@ -214,12 +199,13 @@ class _Governing:
         jobs = self.allowed
         used = watch.look()
         room = self.ninja.room(used)
-        if server and watch.sees:
+        if server and not self.blind:
             # Between fork and exec a job has no unit yet: it may be any of those that come next.
+            ninja = self.ninja
             running = [
-                (job.resident, self.expected.get(job.unit, self.next_peak)) for job in watch.jobs.values()
+                (job.resident, ninja.expected.get(job.unit, ninja.next_peak)) for job in watch.jobs.values()
             ]
-            jobs = admitted(running, self.next_peak, room, self.ninja.jobs)
+            jobs = admitted(running, ninja.next_peak, room, ninja.jobs)
             server.allow(jobs)
         now = time.monotonic() - self.ninja.started
         moments = self.outcome.moments

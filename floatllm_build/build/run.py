@@ -132,12 +132,15 @@ def _drop_half_configured(folder: Folder) -> None:
 def _configure_whole(configure: Callable[[tuple[str, ...]], None], folder: Folder) -> None:
     """Configures until no check was killed: CMake takes that for a lack of the machine, and remembers it."""
     for last in (False, False, True):
+        failed = None
         try:
             configure(())
-        except BuildFailedError:
-            if last or not _a_check_was_killed(folder):
-                raise
-        if not _a_check_was_killed(folder):
+        except BuildFailedError as error:
+            failed = error
+        killed = _a_check_was_killed(folder)
+        if failed and (last or not killed):
+            raise failed
+        if not killed:
             return
         shutil.rmtree(folder.out, ignore_errors=True)
     raise BuildFailedError(

@@ -171,6 +171,7 @@ def _work(
 ) -> None:
     progress = _Progress(len(prompts), journal, say)
     refused = 0
+    at_work: dict[int, Prompt] = {}
 
     def waiting() -> Iterator[tuple[int, Prompt]]:
         nonlocal refused
@@ -184,6 +185,7 @@ def _work(
                 refused += 1
                 journal.add(row, _result(prompt, (), "error", tokenizer) | {"error": str(error)})
             else:
+                at_work[row] = prompt
                 yield row, prompt
 
     if journal.done == len(prompts):
@@ -192,7 +194,7 @@ def _work(
     with Engine(plan) as engine:
         for done in generate(engine, waiting(), ends, progress.passed):
             finish = "stop" if done.stopped else "length"
-            journal.add(done.row, _result(prompts[done.row], done.tokens, finish, tokenizer))
+            journal.add(done.row, _result(at_work.pop(done.row), done.tokens, finish, tokenizer))
             progress.show()
     progress.end(plan, refused)
 

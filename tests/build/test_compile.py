@@ -23,9 +23,9 @@ from tiny_build import (
     Told,
     Unit,
     build_command,
+    group_or_skip,
     make_order,
     make_project,
-    memory_group,
     ninja_from_wheel,
 )
 from tool_environment import skip_or_fail
@@ -53,11 +53,7 @@ def ninja(request: pytest.FixtureRequest) -> str:
 
 @pytest.fixture
 def group() -> Iterator[Group]:
-    try:
-        with memory_group("compile") as made:
-            yield made
-    except OSError as error:
-        skip_or_fail(f"needs a control group that may limit memory: {error}")
+    yield from group_or_skip("compile")
 
 
 @pytest.fixture(autouse=True)

@@ -12,7 +12,7 @@ import time
 from collections.abc import Iterator
 
 import pytest
-from running import LIMIT, Place, Running, make_place, working_in
+from running import LIMIT, Place, Running, installed_place, working_in
 from tool_environment import Environment
 
 pytestmark = [pytest.mark.build, pytest.mark.skipif(sys.platform != "linux", reason="looks at /proc")]
@@ -36,11 +36,7 @@ os.execv(sys.argv[1], sys.argv[1:])
 
 @pytest.fixture(scope="module")
 def place(tool_env: Environment, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Place]:
-    place = make_place(tool_env, tmp_path_factory.mktemp("interrupts"))
-    done = place.install()
-    assert done.returncode == 0, done.stderr
-    yield place
-    place.change_back()
+    yield from installed_place(tool_env, tmp_path_factory.mktemp("interrupts"))
 
 
 def ended_whole(place: Place, run: Running, seconds: float) -> int:

@@ -13,8 +13,8 @@ from pathlib import Path
 
 import pytest
 from running import bare_programs
-from tiny_build import Group, memory_group
-from tool_environment import Environment, make_venv, skip_or_fail
+from tiny_build import Group, group_or_skip
+from tool_environment import Environment, make_venv
 
 pytestmark = [
     pytest.mark.build,
@@ -37,11 +37,7 @@ class Install:
 
 @pytest.fixture
 def group() -> Iterator[Group]:
-    try:
-        with memory_group("install") as made:
-            yield made
-    except OSError as error:
-        skip_or_fail(f"needs a control group that may limit memory: {error}")
+    yield from group_or_skip("install")
 
 
 def install(env: Environment, folder: Path, group: Group, *options: str) -> Install:

@@ -273,5 +273,16 @@ def memory_group(name: str) -> Iterator[Group]:
                 threading.Event().wait(0.1)
 
 
+def group_or_skip(name: str) -> Iterator[Group]:
+    """For a fixture: a group of one's own, where one can be had."""
+    from tool_environment import skip_or_fail
+
+    try:
+        with memory_group(name) as made:
+            yield made
+    except OSError as error:
+        skip_or_fail(f"needs a control group that may limit memory: {error}")
+
+
 if __name__ == "__main__":
     main()
