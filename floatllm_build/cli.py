@@ -70,7 +70,7 @@ GgmlOption = Annotated[
     Path | None, typer.Option(envvar="FLOATLLM_GGML_DIR", help="A ggml source folder of your own.")
 ]
 PythonOption = Annotated[
-    str | None, typer.Option(envvar=_PYTHON, help="The Python of the environment that is meant.")
+    str | None, typer.Option(envvar="FLOATLLM_PYTHON", help="The Python of the environment that is meant.")
 ]
 TraceOption = Annotated[
     Path | None,

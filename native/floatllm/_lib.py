@@ -30,9 +30,9 @@ from floatllm.errors import EngineError, FloatLLMError, MissingError, ModelError
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-ABI_VERSION = 1
+ABI_VERSION = 2
 MODE_RUN, MODE_MAP = 0, 1
-EVENT_TENSOR, EVENT_CHUNK = 1, 2
+EVENT_TENSOR, EVENT_CHUNK, EVENT_READ, EVENT_CHECK = 1, 2, 3, 4
 
 _NAMES = {"win32": "floatllm.dll", "cygwin": "floatllm.dll", "darwin": "libfloatllm.dylib"}
 _ERRORS: dict[int, type[FloatLLMError]] = {2: UsageError, 3: MissingError, 7: ModelError, 8: EngineError}
@@ -90,7 +90,20 @@ class PlanParams(Structure):
         ("threads", c_uint32),
         ("io", c_int32),
         ("uniform", c_int32),
+        ("kv", c_int32),
         ("device", c_char_p),
+    ]
+
+
+class Prediction(Structure):
+    """floatllm_prediction"""
+
+    _fields_ = [
+        ("seconds", c_double),
+        ("read_seconds", c_double),
+        ("compute_seconds", c_double),
+        ("streamed_bytes", c_uint64),
+        ("computed_bytes", c_uint64),
     ]
 
 
@@ -103,6 +116,8 @@ class Addition(Structure):
         ("tokens", POINTER(c_int32)),
         ("count", c_size_t),
         ("logits", POINTER(c_float)),
+        ("top", c_uint32),
+        ("ids", POINTER(c_uint32)),
     ]
 
 
@@ -118,6 +133,8 @@ class EventInfo(Structure):
         ("device", c_char_p),
         ("bytes", c_uint64),
         ("seconds", c_double),
+        ("began", c_double),
+        ("waited", c_double),
     ]
 
 
@@ -146,6 +163,7 @@ _SIGNATURES: dict[str, tuple[Any, tuple[Any, ...]]] = {
     "floatllm_plan_create": (_STATUS, (c_void_p, POINTER(PlanParams), POINTER(c_void_p), _ERROR)),
     "floatllm_plan_close": (None, (c_void_p,)),
     "floatllm_plan_json": (c_void_p, (c_void_p, POINTER(c_size_t))),
+    "floatllm_plan_predict": (_STATUS, (c_void_p, POINTER(Prediction), _ERROR)),
     "floatllm_session_open": (_STATUS, (c_void_p, POINTER(c_void_p), _ERROR)),
     "floatllm_session_close": (None, (c_void_p,)),
     "floatllm_session_on_event": (None, (c_void_p, EventFunction, c_void_p)),
@@ -154,6 +172,7 @@ _SIGNATURES: dict[str, tuple[Any, tuple[Any, ...]]] = {
         (c_void_p, POINTER(c_int32), c_size_t, POINTER(c_float), c_size_t, _ERROR),
     ),
     "floatllm_session_append": (_STATUS, (c_void_p, POINTER(Addition), c_size_t, _ERROR)),
+    "floatllm_top": (c_size_t, (c_void_p, c_size_t, c_uint32, POINTER(c_uint32))),
     "floatllm_session_truncate": (_STATUS, (c_void_p, c_uint32, c_size_t, _ERROR)),
     "floatllm_session_length": (c_size_t, (c_void_p, c_uint32)),
     "floatllm_session_context": (c_size_t, (c_void_p,)),

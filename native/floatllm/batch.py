@@ -7,6 +7,7 @@ prompt. What a sequence gets does not depend on the others (Plan.uniform, schedu
 from __future__ import annotations
 
 import hashlib
+import os
 import sys
 import time
 from pathlib import Path
@@ -16,12 +17,11 @@ from floatllm.engine import Engine, check_fit
 from floatllm.errors import EngineError, ModelError, UsageError
 from floatllm.journal import Journal, recorded, sidecar
 from floatllm.prompts import Prompts
-from floatllm.sampler import likeliest
 from floatllm.schedule import PIECE, Schedule
 
 if TYPE_CHECKING:
     import argparse
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterator, Mapping, Sequence
     from collections.abc import Set as AbstractSet
 
     from floatllm.model import Model
@@ -37,7 +37,8 @@ _MOST_SEQUENCES = 512
 # The cache of all sequences takes one part in so many of the memory. One more sequence is worth more than
 # the weights that its cache keeps from being pinned: the bytes read for each token fall.
 _CACHE_SHARE = 2
-_FLOAT = 4
+# Settings that decide the results; a batch that goes on keeps those it was begun with.
+_KEPT = ("ctx", "threads", "width", "outputs")
 _SAMPLES, _SAMPLE_BYTES = 64, 4096
 _REPORT_SECONDS = {True: 1.0, False: 10.0}
 
@@ -63,11 +64,9 @@ def run(model: Model, arguments: argparse.Namespace, say: Callable[[str], None])
         raise UsageError(msg)
     tokenizer, encode = _tokenizer(model)
     with Prompts(arguments.input, encode, _vocab(model), most) as prompts:
-        before = recorded(arguments.output)
-        ctx = arguments.ctx if before is None or arguments.ctx is not None else before.get("ctx")
-        plan = make_plan(model, prompts, ctx, arguments)
-        begun = {"model": fingerprint(model.path), "input": prompts.sha256, "tokens": most}
-        begun |= {"ctx": plan.ctx, "device": plan.device}
+        plan = make_plan(model, prompts, arguments, recorded(arguments.output) or {})
+        begun = {"model": fingerprint(model.files), "input": prompts.sha256, "tokens": most}
+        begun |= {"ctx": plan.ctx, "kv": plan.kv, "device": plan.device, **decisive(plan)}
         journal = Journal(arguments.output, begun, len(prompts))
         try:
             _work(plan, prompts, journal, tokenizer, say)
@@ -81,41 +80,55 @@ def run(model: Model, arguments: argparse.Namespace, say: Callable[[str], None])
         journal.finish()
 
 
-def make_plan(model: Model, prompts: Prompts, ctx: int | None, arguments: argparse.Namespace) -> Plan:
+def make_plan(
+    model: Model, prompts: Prompts, arguments: argparse.Namespace, before: Mapping[str, Any]
+) -> Plan:
     """A plan for as many sequences as half of the memory holds the cache of, at least one.
 
-    The context is the longest row's unless given, and no longer than the default one.
+    The context is the longest row's unless given, and no longer than the default one. `before` is what an
+    unfinished batch was begun with: where `arguments` do not say otherwise, what decides its results stays.
     """
+    kept = {name: before[name] for name in _KEPT if isinstance(before.get(name), int) and before[name] > 0}
+    ctx = kept.get("ctx") if arguments.ctx is None else arguments.ctx
+    threads = kept.get("threads") if arguments.threads is None else arguments.threads
+    width, outputs = kept.get("width"), kept.get("outputs")
+    kv = arguments.kv or before.get("kv", "f16")
     asked = SEQUENCES if arguments.sequences is None else arguments.sequences
     if not 1 <= asked <= _MOST_SEQUENCES:
         msg = f"{asked} sequences at once are not possible: use 1 to {_MOST_SEQUENCES}."
         raise UsageError(msg)
 
-    def plan(sequences: int, ctx: int | None, width: int | None, memory: int | None = None) -> Plan:
+    if width is not None and outputs is not None:
+        asked = max(1, min(asked, outputs, width - PIECE))
+
+    def plan(sequences: int, ctx: int | None, width: int | None, outputs: int | None = None) -> Plan:
         return model.plan(
-            memory=arguments.memory if memory is None else memory,
+            memory=arguments.memory,
             device=arguments.device,
             ctx=ctx,
             chunk=arguments.chunk,
             width=width,
-            threads=arguments.threads,
+            threads=threads,
             io=arguments.io,
             sequences=sequences,
+            outputs=outputs,
             uniform=True,
+            kv=kv,
         )
 
-    one = plan(1, ctx, None)
+    one = plan(1, ctx, width)
     if ctx is None and prompts.longest < one.ctx:
-        one = plan(1, prompts.longest, None)
-    # By what was asked for, not by what the memory holds: on some devices the width decides the last bits.
-    width = one.width if asked + PIECE <= one.width else -(-(asked + PIECE) // PIECE) * PIECE
-    # The logits that a pass returns lie outside the engine, and so outside its plan.
-    row = _vocab(model) * _FLOAT
-    held = one.memory.limit // _CACHE_SHARE // (one.memory.kv + row)
+        one = plan(1, prompts.longest, width)
+    # By what was asked for, not by what the memory holds: on some devices these decide the last bits.
+    if width is None:
+        width = one.width if asked + PIECE <= one.width else -(-(asked + PIECE) // PIECE) * PIECE
+    if outputs is None and by_width(one):
+        outputs = min(asked, width)
+    held = one.memory.limit // _CACHE_SHARE // one.memory.kv
 
     def most(sequences: int) -> Plan:
         try:
-            return plan(sequences, one.ctx, width, one.memory.limit - sequences * row)
+            return plan(sequences, one.ctx, width, outputs)
         except EngineError:
             # What else grows with the sequences was left out above.
             if sequences == 1:
@@ -123,6 +136,18 @@ def make_plan(model: Model, prompts: Prompts, ctx: int | None, arguments: argpar
             return most(sequences // 2)
 
     return most(max(1, min(asked, held, len(prompts))))
+
+
+def by_width(plan: Plan) -> bool:
+    """Whether the device's numbers depend on how wide its passes are, so that all are equally wide."""
+    return plan.grain >= plan.width
+
+
+def decisive(plan: Plan) -> dict[str, int]:
+    """What of the plan, beside context and device, decides the last bits of what is computed."""
+    # On the CPU the threads share out the positions that one token looks back at, and add up what each found.
+    found = {"threads": plan.threads} if plan.device == "CPU" else {}
+    return found | ({"width": plan.width, "outputs": plan.outputs} if by_width(plan) else {})
 
 
 def generate(
@@ -141,28 +166,27 @@ def generate(
         pieces = schedule.next_pass()
         if not pieces:
             return
-        logits = engine.append([(p.place, p.tokens, int(p.wanted)) for p in pieces])
+        found = engine.likeliest([(p.place, p.tokens, int(p.wanted)) for p in pieces])
         for piece in pieces:
             schedule.computed(piece)
         on_pass(sum(piece.wanted for piece in pieces))
-        tokens = [likeliest(found[0]) if found else -1 for found in logits]
-        # Before the next pass makes its own.
-        del logits
-        for piece, token in zip(pieces, tokens, strict=True):
-            if piece.wanted:
+        for piece, tokens in zip(pieces, found, strict=True):
+            for token in tokens:
                 done = schedule.take(piece.place, token, ends=token in ends)
                 if done is not None:
                     yield done
 
 
-def fingerprint(path: str) -> str:
-    """Tells model files apart by their size and some of their bytes; reading all would take minutes."""
-    size = Path(path).stat().st_size
-    digest = hashlib.sha256(str(size).encode())
-    with Path(path).open("rb") as file:
-        for sample in range(_SAMPLES):
-            file.seek(size * sample // _SAMPLES)
-            digest.update(file.read(_SAMPLE_BYTES))
+def fingerprint(paths: Sequence[str]) -> str:
+    """Tells models apart by their files' sizes and some of their bytes; reading all would take minutes."""
+    digest = hashlib.sha256()
+    for path in paths:
+        with Path(path).open("rb") as file:
+            size = os.fstat(file.fileno()).st_size
+            digest.update(f"{size}\n".encode())
+            for sample in range(_SAMPLES):
+                file.seek(size * sample // _SAMPLES)
+                digest.update(file.read(_SAMPLE_BYTES))
     return digest.hexdigest()
 
 

@@ -6,23 +6,28 @@ import argparse
 import os
 import sys
 import time
+from contextlib import nullcontext
 from dataclasses import asdict, replace
 from typing import TYPE_CHECKING, Any, NoReturn, TextIO
 
 import floatllm
-from floatllm import batch, chat, render, speculate
+from floatllm import atomic, batch, bench, chat, plot, predict, render, speculate
 from floatllm.engine import Engine, check_fit, default_tokens
 from floatllm.errors import EngineError, FloatLLMError, UsageError
 from floatllm.model import Model
 from floatllm.report import Report
 from floatllm.sampler import Sampling, fresh_seed
+from floatllm.trace import Trace
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
+    from contextlib import AbstractContextManager
 
+    from floatllm.engine import Event
     from floatllm.plan import Plan
 
 _SIZE_HELP = "512M or 2GiB (M and MiB are both 2**20 bytes)"
+_KV_HELP = "type of the KV cache: q8_0 takes half the memory of f16 (the default) and rounds a little more"
 _IO_HELP = "windows of the file, reads past the page cache, or by what is cached (auto)"
 
 
@@ -73,21 +78,30 @@ def _parser() -> argparse.ArgumentParser:
     run = _command(commands, "run", _run, "generate text; stdout holds the text alone")
     batch_ = _command(commands, "batch", _batch, "generate for every row of a JSONL file; resumable")
 
-    for command in (inspect, plan, map_, run, batch_):
+    bench_ = _command(commands, "bench", _bench, "measure the speed, beside what disk and memory allow")
+
+    for command in (inspect, plan, map_, run, batch_, bench_):
         command.add_argument("model", metavar="MODEL", help="a GGUF file")
-    for command in (devices, inspect, plan):
+    for command in (devices, inspect, plan, bench_):
         command.add_argument("--json", action="store_true", help="print JSON")
-    for command in (plan, map_, run, batch_):
+    for command in (plan, map_, run, batch_, bench_):
         command.add_argument("--memory", metavar="SIZE", help=f"bound on all memory: {_SIZE_HELP}")
         command.add_argument("--chunk", metavar="SIZE", help="bound on one chunk")
         command.add_argument("--device", metavar="NAME", help="ggml's name, such as CPU or CUDA0")
         command.add_argument("--io", choices=("auto", "mmap", "direct"), default="auto", help=_IO_HELP)
         command.add_argument("--threads", metavar="N", type=int, help="CPU threads")
-    for command in (plan, run, batch_):
+    for command in (plan, run, batch_, bench_):
         command.add_argument("--ctx", metavar="N", type=int, help="positions of context")
+        command.add_argument("--kv", choices=("f16", "q8_0"), help=_KV_HELP)
+    for command in (map_, run):
+        command.add_argument(
+            "--trace", metavar="F.json", help="write when what was done, for ui.perfetto.dev"
+        )
+    plan.add_argument("--plot", metavar="F.svg", help="write a picture of the plan")
     plan.add_argument("--mode", choices=("run", "map"), default="run", help="what is planned for")
     _run_options(run)
     batch.add_arguments(batch_)
+    bench.add_arguments(bench_)
     return parser
 
 
@@ -156,7 +170,13 @@ def _inspect(arguments: argparse.Namespace) -> int:
 def _plan(arguments: argparse.Namespace) -> int:
     with Model.open(arguments.model) as model:
         plan = _make_plan(model, arguments, arguments.mode)
-        _print(plan.json if arguments.json else render.plan_text(plan))
+        found = predict.predict(plan) if arguments.mode == "run" else None
+        if arguments.plot is not None:
+            atomic.write_text(arguments.plot, plot.svg(plan, found))
+        if arguments.json:
+            _print(render.to_json(render.plan_json(plan, found)))
+        else:
+            _print(render.plan_text(plan, found))
     return 0
 
 
@@ -164,8 +184,8 @@ def _map(arguments: argparse.Namespace) -> int:
     with Model.open(arguments.model) as model:
         plan = _make_plan(model, arguments, "map")
         report = Report(model, _print, tensors=arguments.verbose > 0)
-        with Engine(plan) as engine:
-            engine.map(report)
+        with _traced(arguments, plan) as trace, Engine(plan) as engine:
+            engine.map(_all(report, trace))
     return 0
 
 
@@ -183,11 +203,25 @@ def _run(arguments: argparse.Namespace) -> int:
         if wanted is None:
             wanted = default_tokens(len(prompt), plan.ctx)
         check_fit(len(prompt), wanted, plan.ctx)
-        with Engine(plan) as engine:
-            if arguments.verbose:
-                engine.on_event(Report(model, _say, tensors=True))
+        with _traced(arguments, plan) as trace, Engine(plan) as engine:
+            engine.on_event(_all(Report(model, _say, tensors=True) if arguments.verbose else None, trace))
             _generate(engine, prompt, wanted, sampling, draft)
     return 0
+
+
+def _traced(arguments: argparse.Namespace, plan: Plan) -> AbstractContextManager[Trace | None]:
+    return nullcontext() if arguments.trace is None else Trace(arguments.trace, plan)
+
+
+def _all(*listeners: Callable[[Event], None] | None) -> Callable[[Event], None] | None:
+    """One listener that tells each of those that are there."""
+    present = [listener for listener in listeners if listener is not None]
+
+    def tell(event: Event) -> None:
+        for listener in present:
+            listener(event)
+
+    return tell if present else None
 
 
 def _sampling(arguments: argparse.Namespace) -> Sampling:
@@ -218,6 +252,17 @@ def _prompt(model: Model, arguments: argparse.Namespace) -> list[int]:
     if arguments.system is not None:
         messages.insert(0, {"role": "system", "content": arguments.system})
     return chat.encode(model, messages)
+
+
+def _bench(arguments: argparse.Namespace) -> int:
+    with Model.open(arguments.model) as model:
+        plan = _make_plan(model, arguments, "run")
+        found = bench.measure(plan, arguments.prompt_tokens, arguments.tokens)
+        if arguments.json:
+            _print(render.to_json(bench.document(plan, found)))
+        else:
+            _print(bench.text(plan, found))
+    return 0
 
 
 def _batch(arguments: argparse.Namespace) -> int:
@@ -266,6 +311,7 @@ def _make_plan(model: Model, arguments: argparse.Namespace, mode: str, outputs: 
         threads=arguments.threads,
         io=arguments.io,
         outputs=outputs,
+        kv=getattr(arguments, "kv", None) or "f16",
     )
 
 

@@ -20,17 +20,21 @@ if TYPE_CHECKING:
     from floatllm.plan import Plan
 
 _TOKENS = 128
+_KINDS = {_lib.EVENT_TENSOR: "tensor", _lib.EVENT_CHUNK: "chunk", _lib.EVENT_READ: "read"}
 
 
 @dataclass(frozen=True)
 class Event:
     """Something the engine did.
 
-    `tensor` is an index into the model's tensors, or None where a whole chunk was computed and released;
-    `computed` says whether a graph computes on the tensor; `device` holds its bytes; `bytes` were mapped;
-    `seconds` is the time of a whole chunk.
+    `kind` is "tensor" where one was bound to the device, "read" where the bytes of a chunk have come, and
+    "chunk" where it was computed and released. `tensor` is an index into the model's tensors, None for the
+    other kinds; `computed` says whether a graph computes on it; `device` holds it; `bytes` are mapped.
+    A chunk, or its reading, took `seconds` from `began` on, which counts from when the engine was made; of a
+    chunk's, `waited` were spent waiting for its bytes. What stays in memory is read once.
     """
 
+    kind: str
     chunk: int
     chunks: int
     tensor: int | None
@@ -38,6 +42,8 @@ class Event:
     device: str
     bytes: int
     seconds: float
+    began: float
+    waited: float
 
 
 class _Hook:
@@ -54,8 +60,10 @@ class _Hook:
         if self.note.came:
             return 1
         try:
-            if self.on_event is not None:
-                self.on_event(_event(pointer.contents))
+            info = pointer.contents
+            # A search for damage is no work on a chunk; it only has to be stopped like any.
+            if self.on_event is not None and info.kind != _lib.EVENT_CHECK:
+                self.on_event(_event(info))
         except BaseException as error:  # noqa: BLE001 (raised again behind C)
             self.error = error
             return 1
@@ -63,16 +71,19 @@ class _Hook:
 
 
 def _event(info: _lib.EventInfo) -> Event:
-    whole = info.kind == _lib.EVENT_CHUNK
+    kind = _KINDS[info.kind]
     device = "" if info.device is None else info.device.decode("utf-8", "replace")
     return Event(
+        kind=kind,
         chunk=info.chunk,
         chunks=info.chunks,
-        tensor=None if whole else info.tensor,
+        tensor=info.tensor if kind == "tensor" else None,
         computed=bool(info.computed),
         device=device,
         bytes=info.bytes,
         seconds=info.seconds,
+        began=info.began,
+        waited=info.waited,
     )
 
 
@@ -139,7 +150,8 @@ class Engine:
         """Appends `tokens` and returns the `vocab` logits that follow the last: a memoryview of float32.
 
         The view owns its memory. Raises UsageError for no token, one outside the vocabulary, or more
-        than the context still holds, and EngineError where the pass could not be finished.
+        than the context still holds, EngineError where the pass could not be finished or overflowed, and
+        ModelError, naming file, tensor and byte, where a weight is NaN or infinite.
         """
         return self.append([(0, tokens, 1)])[0][0]
 
@@ -150,20 +162,24 @@ class Engine:
         memoryview of `vocab` float32 each. Raises as forward() does; every sequence is then as it was.
         """
         vocab = self.vocab
-        native = (_lib.Addition * len(additions))()
-        rooms = []
-        for entry, (sequence, tokens, outputs) in zip(native, additions, strict=True):
-            if any(not 0 <= token < 2**31 for token in tokens):
-                msg = "A token id lies outside the vocabulary: ids run from 0 to below its size."
-                raise UsageError(msg)
-            ids = (ctypes.c_int32 * len(tokens))(*tokens)
-            room = (ctypes.c_float * (vocab * outputs))()
-            rooms.append((ids, room, outputs))
-            entry.sequence, entry.outputs, entry.count = sequence, outputs, len(tokens)
-            entry.tokens = ctypes.cast(ids, ctypes.POINTER(ctypes.c_int32))
-            entry.logits = ctypes.cast(room, ctypes.POINTER(ctypes.c_float))
+        native = _additions(additions)
+        rooms = [(ctypes.c_float * (vocab * entry.outputs))() for entry in native]
+        for entry, room in zip(native, rooms, strict=True):
+            entry.logits = room
         self._call("floatllm_session_append", native, len(native))
-        return [_rows(room, vocab, outputs) for _, room, outputs in rooms]
+        return [_rows(room, vocab, entry.outputs) for entry, room in zip(native, rooms, strict=True)]
+
+    def likeliest(self, additions: Sequence[tuple[int, Sequence[int], int]]) -> list[list[int]]:
+        """As append(), but returns for each output the token of the largest logit, the first of equals.
+
+        No logits leave the engine, which matters for many sequences and large vocabularies.
+        """
+        native = _additions(additions)
+        rooms = [(ctypes.c_uint32 * entry.outputs)() for entry in native]
+        for entry, room in zip(native, rooms, strict=True):
+            entry.top, entry.ids = 1, room
+        self._call("floatllm_session_append", native, len(native))
+        return [list(room) for room in rooms]
 
     def generate(
         self,
@@ -197,7 +213,8 @@ class Engine:
             history.append(token)
             return token
 
-        return speculate.generate(self, prompt, wanted, pick=pick, ends=ends, draft=draft)
+        chosen = None if sampler.sampling.likeliest else pick
+        return speculate.generate(self, prompt, wanted, pick=chosen, ends=ends, draft=draft)
 
     def stream(
         self,
@@ -268,6 +285,20 @@ class Engine:
             msg = "The engine was closed: make a new one from its plan."
             raise UsageError(msg)
         return self._handle
+
+
+def _additions(additions: Sequence[tuple[int, Sequence[int], int]]) -> Any:
+    """The native array, with what is wanted of the outputs still to be filled in."""
+    native = (_lib.Addition * len(additions))()
+    for entry, (sequence, tokens, outputs) in zip(native, additions, strict=True):
+        if any(not 0 <= token < 2**31 for token in tokens):
+            msg = "A token id lies outside the vocabulary: ids run from 0 to below its size."
+            raise UsageError(msg)
+        entry.sequence, entry.outputs, entry.count = sequence, outputs, len(tokens)
+        # An array of structures keeps alive what is put into it. A cast in between would tie a knot that only
+        # the garbage collector undoes, long after.
+        entry.tokens = (ctypes.c_int32 * len(tokens))(*tokens)
+    return native
 
 
 def _rows(room: Any, vocab: int, count: int) -> list[memoryview[float]]:

@@ -6,7 +6,6 @@ batch goes on, and its row is computed again.
 
 from __future__ import annotations
 
-import errno
 import json
 import os
 import sys
@@ -15,20 +14,14 @@ from array import array
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from floatllm import locks
 from floatllm.errors import UsageError
-
-try:
-    import fcntl
-except ImportError:  # Windows
-    fcntl = None  # type: ignore[assignment]
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
 # A power cut may cost what was finished this long ago; a kill costs nothing that was finished.
 _SYNC_SECONDS = 5.0
-# What file systems say that know no locks.
-_NO_LOCKS = {errno.ENOLCK, errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP}
 SCHEMA_VERSION = 1
 _START = b'{"schema_version"'
 
@@ -124,17 +117,9 @@ class Journal:
             raise UsageError(msg)
 
     def _lock(self) -> None:
-        if fcntl is None:
-            return
-        try:
-            fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
-            if error.errno in _NO_LOCKS:
-                return
-            if not isinstance(error, BlockingIOError):
-                raise
+        if not locks.take(self._file):
             msg = f"Another process is at work on {self._output}: let it finish, or write to another file."
-            raise UsageError(msg) from error
+            raise UsageError(msg)
 
     def _read(self, begun: Mapping[str, Any]) -> None:
         end = 0
@@ -165,11 +150,13 @@ class Journal:
         return row if isinstance(row, int) and 0 <= row < len(self._places) else None
 
     def _check(self, header: Mapping[str, Any], begun: Mapping[str, Any]) -> None:
-        for name, value in begun.items():
-            if header.get(name) != value:
+        for name, now in begun.items():
+            before = header.get(name, "not kept")
+            if before != now:
                 msg = (
-                    f"{self._path} was begun with another {name} ({header.get(name)}, now {value}): run the "
-                    f"command it was begun with, or remove it to begin again."
+                    f"{self._path} was begun with another {name} ({before}, now {now}), which would change "
+                    f"what is still to come: run the command it was begun with, where it was begun, or "
+                    f"remove it to begin again."
                 )
                 raise UsageError(msg)
 

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
 _MODES = {"run": _lib.MODE_RUN, "map": _lib.MODE_MAP}
 _IO = {"auto": 0, "mmap": 1, "direct": 2}
+_KV = {"f16": 0, "q8_0": 1}
 
 
 @dataclass(frozen=True)
@@ -88,6 +89,16 @@ class Model:
         return tuple(out)
 
     @functools.cached_property
+    def files(self) -> tuple[str, ...]:
+        """The paths of all files of a split model, the first first; of any other, the one."""
+        count = self.metadata.get("split.count", 1)
+        if not isinstance(count, int) or count <= 1:
+            return (self.path,)
+        # The engine opened them by these names.
+        name = self.path.removesuffix(f"-00001-of-{count:05}.gguf")
+        return tuple(f"{name}-{part:05}-of-{count:05}.gguf" for part in range(1, count + 1))
+
+    @functools.cached_property
     def architecture(self) -> str:
         """`general.architecture`, or the empty text where the file has none."""
         if "general.architecture" not in self.metadata:
@@ -118,6 +129,7 @@ class Model:
         sequences: int | None = None,
         outputs: int | None = None,
         uniform: bool = False,
+        kv: str = "f16",
     ) -> Plan:
         """Cuts the model into chunks.
 
@@ -128,7 +140,8 @@ class Model:
         from the file: "mmap" windows, "direct" reads past the page cache, or "auto". `sequences` have a
         context each (default: 1); `outputs` is how many positions of a pass give logits (default: one for
         each sequence). `uniform` pads passes, so that the numbers of a sequence do not depend on what runs
-        beside it, as long as one call of append() asks for no more than a pass holds.
+        beside it, as long as one call of append() asks for no more than a pass holds. `kv` is the type of
+        the KV cache: "f16", or "q8_0" in about half of the bytes.
         Raises UsageError, MissingError, ModelError, or EngineError naming the smallest memory that works.
         """
         if mode not in _MODES:
@@ -139,6 +152,9 @@ class Model:
             raise UsageError(msg)
         if io not in _IO:
             msg = f"{io!r} is not an I/O mode: use 'auto', 'mmap' or 'direct'."
+            raise UsageError(msg)
+        if kv not in _KV:
+            msg = f"{kv!r} is not a type of KV cache: use 'f16' or 'q8_0'."
             raise UsageError(msg)
         params = _lib.PlanParams(
             struct_size=ctypes.sizeof(_lib.PlanParams),
@@ -152,6 +168,7 @@ class Model:
             threads=_count("threads", threads),
             io=_IO[io],
             uniform=int(uniform),
+            kv=_KV[kv],
             device=None if device is None else os.fsencode(device),
         )
         lib = _lib.library()

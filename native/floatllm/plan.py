@@ -83,12 +83,15 @@ class Plan:
     sequences: int
     outputs: int
     uniform: bool
+    grain: int
+    kv: str
     threads: int
     io: str
     io_note: str
     slots: int
     weights_tensors: int
     weights_bytes: int
+    weights_repacked: int
     chunks: tuple[Chunk, ...]
     json: str = field(repr=False, compare=False)
     model: Model = field(repr=False, compare=False)
@@ -126,12 +129,15 @@ def _fields(raw: Mapping[str, Any]) -> dict[str, Any]:
         "sequences": raw["sequences"],
         "outputs": raw["outputs"],
         "uniform": raw["uniform"],
+        "grain": raw["grain"],
+        "kv": raw["kv"],
         "threads": raw["threads"],
         "io": raw["io"],
         "io_note": raw["io_note"],
         "slots": raw["slots"],
         "weights_tensors": raw["weights"]["tensors"],
         "weights_bytes": raw["weights"]["bytes"],
+        "weights_repacked": raw["weights"]["repacked"],
         "chunks": tuple(_chunk(chunk) for chunk in raw["chunks"]),
     }
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import zlib
 from array import array
 from dataclasses import dataclass
 from pathlib import Path
@@ -43,6 +44,7 @@ class Prompts:
         self._offsets = array("Q")
         self._lines = array("Q")
         self._needs = array("Q")
+        self._sums = array("L")
         try:
             self._file: BinaryIO = Path(path).open("rb")  # noqa: SIM115 (closed by close())
         except OSError as error:
@@ -70,8 +72,16 @@ class Prompts:
         return len(self._offsets)
 
     def __getitem__(self, row: int) -> Prompt:
+        """Reads a row again. Raises UsageError where it is no longer what was checked."""
         self._file.seek(self._offsets[row])
-        return self._row(self._file.readline(), self._lines[row])
+        line = self._file.readline()
+        if zlib.crc32(line) != self._sums[row]:
+            msg = (
+                f"{self._path}, line {self._lines[row]}: the row changed while the batch ran. Put the file "
+                f"back as it was."
+            )
+            raise UsageError(msg)
+        return self._row(line, self._lines[row])
 
     @property
     def longest(self) -> int:
@@ -88,6 +98,7 @@ class Prompts:
                 row = self._row(line, number)
                 self._offsets.append(offset)
                 self._lines.append(number)
+                self._sums.append(zlib.crc32(line))
                 self._needs.append(len(row.tokens) + row.max_tokens)
             offset += len(line)
         return digest.hexdigest()

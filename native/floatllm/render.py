@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 from array import array
+from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 from floatllm.errors import ModelError
@@ -17,12 +18,18 @@ if TYPE_CHECKING:
     from floatllm.devices import Device
     from floatllm.model import Model
     from floatllm.plan import Chunk, Plan
+    from floatllm.predict import Prediction
     from floatllm.sampler import Sampling
 
 SCHEMA_VERSION = 1
 # Longer arrays (a vocabulary) are counted, not listed.
 _LISTED = 16
 _TEXT = 60
+_LIMITS = {
+    "disk": "reading",
+    "link": "the link to the device",
+    "compute": "the processor and its memory",
+}
 
 
 def printable(text: str) -> str:
@@ -150,8 +157,19 @@ def _plain(value: Value | None) -> Any:
     return list(value) if isinstance(value, (StringArray, array)) else value
 
 
-def plan_text(plan: Plan) -> str:
-    """The budget and the chunks of a plan."""
+def plan_json(plan: Plan, prediction: Prediction | None) -> dict[str, Any]:
+    """The plan as docs/plan.md describes it."""
+    document: dict[str, Any] = json.loads(plan.json)
+    return {**document, "prediction": prediction and prediction_json(prediction)}
+
+
+def prediction_json(found: Prediction) -> dict[str, Any]:
+    """Its fields, and the rates that follow from them."""
+    return {**asdict(found), "read_rate": found.read_rate, "compute_rate": found.compute_rate}
+
+
+def plan_text(plan: Plan, prediction: Prediction | None = None) -> str:
+    """The budget and the chunks of a plan, and how long a token will take."""
     memory = plan.memory
     shares = ("pinned", "ring", "kv", "activations", "graph", "staging", "metadata")
     sizes = {name: getattr(memory, name) for name in shares}
@@ -163,9 +181,15 @@ def plan_text(plan: Plan) -> str:
         f"{what} on {plan.device}, mode {plan.mode}: {weights} in {chunks_text(plan)}",
         f"memory {used} of {limit} ({printable(memory.source)}): {budget}",
     ]
-    lines.append(f"reads by {plan.io}{_note(plan)}, {_stay(plan)}")
+    repacked = ""
+    if plan.weights_repacked:
+        repacked = f", {format_size(plan.weights_repacked)} are rearranged for the CPU's kernels"
+    lines.append(f"reads by {plan.io}{_note(plan)}, {_stay(plan)}{repacked}")
     if plan.mode == "run":
-        lines.append(f"context {plan.ctx}, at most {plan.width} positions in a pass, {plan.threads} threads")
+        context = f"context {plan.ctx}, KV cache in {plan.kv.upper()}"
+        lines.append(f"{context}, at most {plan.width} positions in a pass, {plan.threads} threads")
+    if prediction is not None:
+        lines.append(prediction_text(prediction))
     rows = [
         (
             str(c.index + 1),
@@ -180,6 +204,16 @@ def plan_text(plan: Plan) -> str:
     return "\n".join(
         [*lines, "", table(("CHUNK", "PARTS", "WEIGHTS", "MAPPED", "KEPT", "FROM .. TO"), rows, (0, 1, 2, 3))]
     )
+
+
+def prediction_text(found: Prediction) -> str:
+    """One line: seconds per token, and what limits them."""
+    reads = ""
+    if found.streamed:
+        reads = f"reading takes {found.read_seconds:.3g} s for {format_size(found.streamed)}, "
+    rate = f"about {found.seconds:.3g} s a token ({1 / max(found.seconds, 1e-9):.3g} tokens/s)"
+    computing = f"computing {found.compute_seconds:.3g} s for {format_size(found.computed)}"
+    return f"{rate}, limited by {_LIMITS[found.limit]}: {reads}{computing}"
 
 
 def _note(plan: Plan) -> str:

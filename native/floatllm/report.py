@@ -35,7 +35,7 @@ class Report:
                 shape = list(tensor.shape)
                 name = printable(tensor.name)
                 self._write(f"[FloatLLM] Mapped {name} | Shape: {shape} | Target hardware: {event.device}")
-        elif event.chunk == self._chunks:
+        elif event.kind == "chunk" and event.chunk == self._chunks:
             self._chunks += 1
             self._write(f"[FloatLLM] Chunk {event.chunk + 1}/{event.chunks} executed. Hardware link closed.")
             if self._chunks == event.chunks:

@@ -1,7 +1,12 @@
-"""Chooses the next token from logits: pure apart from its own random numbers, fast for 262,144 of them."""
+"""Chooses the next token from logits: pure apart from its own random numbers, fast for 262,144 of them.
+
+The library finds the largest (floatllm_top), so that Python sees candidates alone; only where every token may
+be drawn (top_k 0) does a list hold them all.
+"""
 
 from __future__ import annotations
 
+import ctypes
 import math
 import random
 from bisect import bisect_right
@@ -10,12 +15,16 @@ from heapq import nlargest
 from itertools import accumulate
 from typing import TYPE_CHECKING, cast
 
+from floatllm import _lib
 from floatllm.errors import EngineError, UsageError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Sequence
 
 _MOST_SEED = 2**64
+_NO_NUMBERS = (
+    "There are logits that are not numbers: what computed them overflowed, or its weights are damaged."
+)
 
 
 @dataclass(frozen=True)
@@ -52,6 +61,11 @@ class Sampling:
             seeded = _whole(self.seed) and self.seed < _MOST_SEED
             _check("seed", self.seed, seeded, f"a whole number from 0 to {_MOST_SEED - 1}")
 
+    @property
+    def likeliest(self) -> bool:
+        """Whether it is always the token of the largest logit, the first of equals."""
+        return self.temperature == 0 and (self.repeat_penalty == 1 or self.repeat_window == 0)
+
 
 class Sampler:
     """Chooses tokens for one text, one after another."""
@@ -66,20 +80,26 @@ class Sampler:
 
         Raises EngineError where the logits are not numbers.
         """
-        values = _numbers(logits)
         sampling = self.sampling
+        recent: set[int] = set()
         if sampling.repeat_penalty != 1 and sampling.repeat_window:
-            recent = history[-sampling.repeat_window :]
-            _penalise(values, recent, sampling.repeat_penalty)
+            recent = {token for token in history[-sampling.repeat_window :] if 0 <= token < len(logits)}
+        tokens = _in_question(logits, 1 if sampling.temperature == 0 else sampling.top_k, recent)
+        # Item by item for a few, but all at once for all, which is some times as fast.
+        every = len(tokens) == len(logits)
+        values = cast("list[float]", logits.tolist()) if every else [logits[token] for token in tokens]
+        for place, token in enumerate(tokens) if recent else ():
+            if token in recent:
+                values[place] = _penalised(values[place], sampling.repeat_penalty)
         best = _highest(values)
         if sampling.temperature == 0:
-            return values.index(best)
-        tokens = candidates(values, sampling)
+            return tokens[values.index(best)]
+        left = candidates(values, sampling)
         heat = sampling.temperature
         # A temperature near 0 takes the quotient to minus infinity, whose weight is the 0 that it should be.
-        sums = list(accumulate(math.exp((values[token] - best) / heat) for token in tokens))
+        sums = list(accumulate(math.exp((values[place] - best) / heat) for place in left))
         # random() is below 1, so the product stays below the last sum, however it is rounded.
-        return tokens[bisect_right(sums, self._random.random() * sums[-1])]
+        return tokens[left[bisect_right(sums, self._random.random() * sums[-1])]]
 
 
 def fresh_seed() -> int:
@@ -89,8 +109,20 @@ def fresh_seed() -> int:
 
 def likeliest(logits: memoryview[float]) -> int:
     """Index of the largest logit, the first of equals. Raises EngineError where one is not a number."""
-    values = _numbers(logits)
-    return values.index(_highest(values))
+    return top(logits, 1)[0]
+
+
+def top(logits: memoryview[float], count: int) -> list[int]:
+    """The tokens of the `count` largest logits (float32), largest first, and of equals the first first.
+
+    Raises EngineError where a logit is NaN or the largest is infinite.
+    """
+    kind = ctypes.c_float * len(logits)
+    values = kind.from_buffer_copy(logits) if logits.readonly else kind.from_buffer(logits)
+    room = (ctypes.c_uint32 * min(count, len(logits)))()
+    if _lib.library().floatllm_top(values, len(logits), len(room), room) != len(room):
+        raise EngineError(_NO_NUMBERS)
+    return list(room)
 
 
 def candidates(values: Sequence[float], sampling: Sampling) -> Sequence[int]:
@@ -128,25 +160,24 @@ def _best(values: Sequence[float], tokens: Sequence[int], count: int, least: flo
     return [token for token in found if token not in left_out]
 
 
-def _penalise(values: list[float], recent: Iterable[int], penalty: float) -> None:
-    for token in set(recent):
-        if 0 <= token < len(values):
-            value = values[token]
-            values[token] = value / penalty if value > 0 else value * penalty
+def _in_question(logits: memoryview[float], count: int, recent: set[int]) -> Sequence[int]:
+    """In their own order, tokens that hold the best `count` (0: all) whatever a penalty does to `recent`."""
+    if count == 0 or count + len(recent) >= len(logits):
+        return range(len(logits))
+    # Each of `recent` may leave the best, and then lets in at most one more.
+    return sorted(recent.union(top(logits, count + len(recent))))
+
+
+def _penalised(value: float, penalty: float) -> float:
+    return value / penalty if value > 0 else value * penalty
 
 
 def _highest(values: Sequence[float]) -> float:
     best = max(values)
     # The sum finds a NaN wherever it stands; the largest alone does not.
     if math.isnan(sum(values)) or not math.isfinite(best):
-        msg = "The engine computed logits that are not numbers: the model file is damaged or its weights are."
-        raise EngineError(msg)
+        raise EngineError(_NO_NUMBERS)
     return best
-
-
-def _numbers(logits: memoryview[float]) -> list[float]:
-    # Some times as fast as going through the view; its type does not say that these are floats.
-    return cast("list[float]", logits.tolist())
 
 
 def _whole(value: object) -> bool:

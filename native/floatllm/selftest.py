@@ -152,7 +152,7 @@ def _check_devices(result: Result, model: Model, plan: Plan, events: Sequence[Ev
         if not held[index].computed:
             msg = f"{tensor.name} was mapped, but no graph computed on it."
             raise _NotProvenError(msg)
-    done = [event.chunk for event in events if event.tensor is None]
+    done = [event.chunk for event in events if event.kind == "chunk"]
     if done != list(range(len(plan.chunks))):
         msg = f"Chunks {done} were executed, not each of {len(plan.chunks)} once and in order."
         raise _NotProvenError(msg)

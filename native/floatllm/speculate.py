@@ -8,7 +8,7 @@ decoding, Saxena 2023). The pass tells which guesses plain decoding makes too; t
 from __future__ import annotations
 
 from contextlib import suppress
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from floatllm.errors import EngineError, UsageError
 
@@ -75,14 +75,15 @@ def generate(
     prompt: Sequence[int],
     max_tokens: int,
     *,
-    pick: Callable[[memoryview[float]], int],
+    pick: Callable[[memoryview[float]], int] | None = None,
     ends: AbstractSet[int] = frozenset(),
     draft: int = DRAFT,
     guess: bool = True,
 ) -> Iterator[int]:
     """Appends `prompt`, then yields at most `max_tokens` tokens, ending before one of `ends`.
 
-    `pick` chooses a token from `vocab` logits; it is called once for each token, in their order. Each pass
+    `pick` chooses a token from `vocab` logits; it is called once for each token, in their order. Without it
+    the likeliest is taken, by the engine, and no logits are handed out. Each pass
     behind the prompt's is `draft` + 1 positions wide, however much was guessed or right: kernels depend on
     the width, so the tokens are those of `guess=False`, plain decoding at that width. `draft=0` is plain
     decoding at width 1. Raises UsageError where the plan holds too little for `draft`.
@@ -103,7 +104,7 @@ def _passes(
     known: list[int],
     base: int,
     max_tokens: int,
-    pick: Callable[[memoryview[float]], int],
+    pick: Callable[[memoryview[float]], int] | None,
     ends: AbstractSet[int],
     draft: int,
     guess: bool,
@@ -111,8 +112,13 @@ def _passes(
     # Where earlier positions leave no room to step back (below), there is none for a wide pass.
     width = draft + 1 if engine.context - base > draft else 1
     lookup = Lookup(known)
-    row = engine.forward(known)
-    taken = [pick(row)]
+    choose: Callable[[Any], int] = int if pick is None else pick
+
+    def compute(tokens: list[int], outputs: int) -> Sequence[Any]:
+        addition = (0, tokens, outputs)
+        return (engine.likeliest([addition]) if pick is None else engine.append([addition]))[0]
+
+    taken = [choose(compute(known, 1)[0])]
     left = max_tokens
     while True:
         for token in taken:
@@ -130,8 +136,8 @@ def _passes(
         guesses = lookup.draft(width - len(fed)) if guess else []
         padding = fed[-1:] * (width - len(fed) - len(guesses))
         engine.truncate(begin)
-        rows = engine.append([(0, [*fed, *guesses, *padding], width)])[0][len(fed) - 1 :]
-        taken = _until(verified(guesses, rows, pick), ends)[:left]
+        rows = compute([*fed, *guesses, *padding], width)[len(fed) - 1 :]
+        taken = _until(verified(guesses, rows, choose), ends)[:left]
         engine.truncate(begin + len(fed) + len(taken) - 1)
 
 

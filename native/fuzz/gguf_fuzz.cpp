@@ -111,7 +111,9 @@ void check(const floatllm::GgufFile &model) {
 }
 
 void plan(const std::shared_ptr<const floatllm::GgufFile> &model, floatllm_mode mode, bool maps_host) {
-    const floatllm::DeviceFacts device{"CPU", maps_host, uint64_t{1} << 26, 128, 256, 4096, 8};
+    const floatllm::DeviceFacts device{"CPU", maps_host, uint64_t{1} << 26,
+                                       128,   256,       4096,
+                                       8,     maps_host, std::vector<bool>(GGML_TYPE_COUNT, maps_host)};
     floatllm::PlanRequest request{};
     request.mode = mode;
     request.budget = {uint64_t{1} << 25, "--memory"};

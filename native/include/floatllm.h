@@ -33,7 +33,7 @@ extern "C" {
 #endif
 
 /* Raised whenever a structure or function below changes its meaning. */
-#define FLOATLLM_ABI_VERSION 1
+#define FLOATLLM_ABI_VERSION 2
 
 typedef enum floatllm_status {
     FLOATLLM_OK = 0,
@@ -128,6 +128,12 @@ typedef enum floatllm_io {
     FLOATLLM_IO_DIRECT = 2 /* large reads past the page cache; through it where the file system has none */
 } floatllm_io;
 
+/* What the KV cache holds. Each changes the numbers; Q8_0 takes 34 bytes where F16 takes 64. */
+typedef enum floatllm_kv {
+    FLOATLLM_KV_F16 = 0,
+    FLOATLLM_KV_Q8_0 = 1 /* FLOATLLM_ERROR_USAGE where the heads do not divide into blocks of 32 */
+} floatllm_kv;
+
 typedef struct floatllm_plan_params {
     uint32_t struct_size; /* sizeof(floatllm_plan_params) */
     int32_t mode;         /* floatllm_mode */
@@ -142,6 +148,7 @@ typedef struct floatllm_plan_params {
     /* 1: passes are filled up with padding, so that the numbers of a sequence do not depend on what runs
      * beside it; as long as no call holds more tokens than the width, and logits than the outputs. */
     int32_t uniform;
+    int32_t kv;         /* floatllm_kv */
     const char *device; /* NUL-terminated name; NULL: the first GPU, else the CPU */
 } floatllm_plan_params;
 
@@ -153,6 +160,20 @@ FLOATLLM_API void floatllm_plan_close(floatllm_plan *plan);
 /* The plan as JSON (docs/plan.md); owned by the plan. */
 FLOATLLM_API const char *floatllm_plan_json(const floatllm_plan *plan, size_t *length);
 
+typedef struct floatllm_prediction {
+    double seconds;          /* of one pass of one position: a token */
+    double read_seconds;     /* to bring in what does not stay in memory */
+    double compute_seconds;  /* with all weights in memory */
+    uint64_t streamed_bytes; /* read in each pass */
+    uint64_t computed_bytes; /* of weights in each pass */
+} floatllm_prediction;
+
+/* Measures how fast this machine reads and computes the plan's chunks, for about half a second (some seconds
+ * on a slow disk), and tells what a token will take. Takes no more memory than the plan grants to chunks, but
+ * on top of a session that is open. FLOATLLM_MODE_RUN. */
+FLOATLLM_API floatllm_status floatllm_plan_predict(const floatllm_plan *plan, floatllm_prediction *out,
+                                                   char **error);
+
 /* ---- session -------------------------------------------------------------------------------- */
 
 /* Takes all the memory that the plan granted, and no more afterwards. */
@@ -161,7 +182,9 @@ FLOATLLM_API void floatllm_session_close(floatllm_session *session);
 
 typedef enum floatllm_event_kind {
     FLOATLLM_EVENT_TENSOR = 1, /* a tensor, or its first row slice, is bound to the device */
-    FLOATLLM_EVENT_CHUNK = 2   /* a chunk was computed and released */
+    FLOATLLM_EVENT_CHUNK = 2,  /* a chunk was computed and released */
+    FLOATLLM_EVENT_READ = 3,   /* the bytes of a chunk are there; not told again of those that stay */
+    FLOATLLM_EVENT_CHECK = 4   /* a pass gave no numbers: `bytes` of a tensor are looked at for damage */
 } floatllm_event_kind;
 
 typedef struct floatllm_event {
@@ -169,10 +192,12 @@ typedef struct floatllm_event {
     int32_t computed; /* TENSOR: 1 where a graph computes on it, 0 where only its bytes are read */
     uint64_t chunk;   /* 0-based */
     uint64_t chunks;
-    uint64_t tensor;    /* TENSOR: index into the model's tensors */
+    uint64_t tensor;    /* TENSOR, CHECK: index into the model's tensors */
     const char *device; /* TENSOR: device that holds the bytes, asked of the tensor's own buffer */
-    uint64_t bytes;     /* mapped for this tensor or chunk */
-    double seconds;     /* CHUNK: mapping, computing and releasing */
+    uint64_t bytes;     /* mapped for this tensor or chunk; READ: of the file, in whole pages */
+    double seconds;     /* CHUNK: mapping, computing and releasing; READ: from its first byte to its last */
+    double began;       /* CHUNK, READ: when that time began, in seconds since the session was opened */
+    double waited;      /* CHUNK: of `seconds`, those spent waiting for its bytes */
 } floatllm_event;
 
 /* Called on the thread that runs the pass; return non-zero to stop it (FLOATLLM_ERROR_ENGINE). */
@@ -191,14 +216,24 @@ typedef struct floatllm_addition {
     uint32_t outputs;  /* of the last tokens whose logits are wanted; at most count */
     const int32_t *tokens;
     size_t count;
-    float *logits; /* receives outputs * vocab floats; NULL where outputs is 0 */
+    float *logits; /* receives outputs * vocab floats; NULL where outputs is 0, or only ids are wanted */
+    uint32_t top;  /* of each output, the ids of so many largest logits are wanted; 0: none */
+    uint32_t *ids; /* receives outputs * top ids, as floatllm_top() orders them; NULL where either is 0 */
 } floatllm_addition;
 
 /* FLOATLLM_MODE_RUN. Appends tokens to several sequences; as many as the plan's width go through the
- * weights together. After a failure every sequence is as it was. */
+ * weights together. After a failure every sequence is as it was.
+ *
+ * Weights are looked at when they are first read: where one is NaN or infinite it is FLOATLLM_ERROR_MODEL,
+ * naming file, tensor and byte. Where logits are not finite all the same, the weights are read once more, 1
+ * MiB at a time, for damage done since; where there is none it is FLOATLLM_ERROR_ENGINE. */
 FLOATLLM_API floatllm_status floatllm_session_append(floatllm_session *session,
                                                      const floatllm_addition *additions, size_t count,
                                                      char **error);
+/* Writes the ids of the `k` largest of `count` logits, or of all where there are fewer, largest first and of
+ * equals the smaller id first; returns how many. k = 1 is greedy decoding. 0 where a logit is NaN, where the
+ * largest is infinite, or where a pointer is NULL. */
+FLOATLLM_API size_t floatllm_top(const float *logits, size_t count, uint32_t k, uint32_t *ids);
 /* Forgets the positions of a sequence from `length` on. */
 FLOATLLM_API floatllm_status floatllm_session_truncate(floatllm_session *session, uint32_t sequence,
                                                        size_t length, char **error);
@@ -207,7 +242,8 @@ FLOATLLM_API size_t floatllm_session_context(const floatllm_session *session);
 FLOATLLM_API size_t floatllm_session_vocab(const floatllm_session *session);
 
 /* FLOATLLM_MODE_MAP. Maps, computes and releases every chunk. `sums` receives one number per tensor:
- * the sum over all rows of row · (1, 1, ..., 1), or 0 for a type that no matrix product takes. */
+ * the sum over all rows of row · (1, 1, ..., 1), or 0 for a type that no matrix product takes. Damaged
+ * weights, and sums that are not finite, are failures as in floatllm_session_append(). */
 FLOATLLM_API floatllm_status floatllm_session_map(floatllm_session *session, double *sums, size_t count,
                                                   char **error);
 

@@ -6,12 +6,14 @@
 #include <new>
 
 #include "budget.h"
+#include "choice.h"
 #include "chunks.h"
 #include "device.h"
 #include "error.h"
 #include "floatllm.h"
 #include "ggml.h"
 #include "gguf_file.h"
+#include "measure.h"
 #include "plan.h"
 #include "session.h"
 
@@ -159,6 +161,8 @@ floatllm_status floatllm_plan_create(floatllm_model *model, const floatllm_plan_
         require(params->io >= FLOATLLM_IO_AUTO && params->io <= FLOATLLM_IO_DIRECT,
                 "The I/O mode is not one of 0 to 2.");
         require(params->uniform == 0 || params->uniform == 1, "`uniform` is neither 0 nor 1.");
+        require(params->kv == FLOATLLM_KV_F16 || params->kv == FLOATLLM_KV_Q8_0,
+                "The KV cache is neither of F16 nor of Q8_0.");
         require(params->threads <= 512, "More than 512 threads are not possible.");
         require(params->sequences <= 1024 && params->outputs <= 4096,
                 "More than 1024 sequences or 4096 outputs are not possible.");
@@ -184,6 +188,7 @@ floatllm_status floatllm_plan_create(floatllm_model *model, const floatllm_plan_
         request.sequences = std::max<uint32_t>(params->sequences, 1);
         request.outputs = params->outputs > 0 ? params->outputs : request.sequences;
         request.uniform = params->uniform != 0;
+        request.kv = params->kv == FLOATLLM_KV_Q8_0 ? GGML_TYPE_Q8_0 : GGML_TYPE_F16;
         auto plan = std::make_shared<floatllm::Plan>(
             floatllm::make_plan(model->file, floatllm::device_facts(device), request));
         std::string json = floatllm::plan_json(*plan);
@@ -198,6 +203,13 @@ const char *floatllm_plan_json(const floatllm_plan *plan, size_t *length) {
         *length = plan->json.size();
     }
     return plan->json.c_str();
+}
+
+floatllm_status floatllm_plan_predict(const floatllm_plan *plan, floatllm_prediction *out, char **error) {
+    return guarded(error, [&] {
+        require(plan != nullptr && out != nullptr, "A pointer is NULL.");
+        *out = floatllm::predict(*plan->plan);
+    });
 }
 
 floatllm_status floatllm_session_open(floatllm_plan *plan, floatllm_session **out, char **error) {
@@ -227,7 +239,7 @@ floatllm_status floatllm_session_forward(floatllm_session *session, const int32_
         require(session != nullptr && tokens != nullptr && logits != nullptr, "A pointer is NULL.");
         require(vocab == floatllm_session_vocab(session),
                 "The room for logits is not of the vocabulary's size.");
-        session->session->append({{0, tokens, count, logits, 1}});
+        session->session->append({{0, tokens, count, logits, 1, 0, nullptr}});
     });
 }
 
@@ -238,11 +250,21 @@ floatllm_status floatllm_session_append(floatllm_session *session, const floatll
         std::vector<floatllm::Addition> all;
         for (size_t i = 0; i < count; ++i) {
             const floatllm_addition &a = additions[i];
-            require(a.tokens != nullptr && (a.logits != nullptr || a.outputs == 0), "A pointer is NULL.");
-            all.push_back({a.sequence, a.tokens, a.count, a.logits, a.outputs});
+            require(a.tokens != nullptr && (a.logits != nullptr || a.outputs == 0 || a.top > 0) &&
+                        (a.ids != nullptr || a.outputs == 0 || a.top == 0),
+                    "A pointer is NULL.");
+            require(a.top <= floatllm_session_vocab(session), "`top` is larger than the vocabulary.");
+            all.push_back({a.sequence, a.tokens, a.count, a.logits, a.outputs, a.top, a.ids});
         }
         session->session->append(all);
     });
+}
+
+size_t floatllm_top(const float *logits, size_t count, uint32_t k, uint32_t *ids) {
+    if (logits == nullptr || ids == nullptr || count > UINT32_MAX) {
+        return 0;
+    }
+    return floatllm::top(logits, count, k, ids);
 }
 
 floatllm_status floatllm_session_truncate(floatllm_session *session, uint32_t sequence, size_t length,

@@ -5,70 +5,51 @@
 #include <memory>
 #include <vector>
 
-#include "device.h"
-#include "plan.h"
-#include "reader.h"
+#include "slot.h"
+#include "stopwatch.h"
 
 namespace floatllm {
-
-// Memory for one chunk at a time, and the chunk's bytes in it.
-class Slot {
-  public:
-    // `own` memory is read into; without it chunks are windows of the file.
-    Slot(const Plan &plan, const Device &device, uint64_t size, bool own);
-
-    // Begins to bring the chunk in; bind() waits for it.
-    void load(const Chunk &chunk, ReadPool &pool);
-    // One ggml tensor per part, made in `context`. Throws Error(FLOATLLM_ERROR_ENGINE) when reading failed.
-    std::vector<ggml_tensor *> bind(ggml_context *context);
-    // Throws Error(FLOATLLM_ERROR_ENGINE) when bytes were lost since bind().
-    void check() const;
-    // Waits for what is still being read and gives mapped windows back.
-    void release();
-    // Whether the chunk could not be read.
-    bool failed() const { return failed_; }
-
-  private:
-    // Bytes of an extent: a window of the file, or memory of the slot's own.
-    char *base_of(size_t extent) const;
-    void upload(const std::vector<ggml_tensor *> &tensors);
-
-    const Plan &plan_;
-    const Device &device_;
-    const Chunk *chunk_ = nullptr;
-    os::Pages pages_;                   // own memory
-    std::vector<os::Mapping> windows_;  // or windows of the file
-    std::vector<ggml_backend_buffer_ptr> wrapped_;
-    ggml_backend_buffer_ptr device_memory_;  // of devices that do not compute on host memory
-    bool uploaded_ = false;
-    bool failed_ = false;
-    std::shared_ptr<ReadPool::Batch> reading_;
-};
-
-// How many threads a ChunkStore starts: the disk's queue depth.
-constexpr unsigned kReaders = 6;
 
 class ChunkStore {
   public:
     // Loads the pinned chunks and begins to fill the ring.
-    ChunkStore(const Plan &plan, const Device &device);
+    // `inspect`: weights are looked at for damage when they are first read.
+    ChunkStore(const Plan &plan, const Device &device, bool inspect = true);
     ~ChunkStore();
 
     // The chunk's tensors. Chunks are asked for in the order of the plan, over and over.
     std::vector<ggml_tensor *> acquire(size_t index, ggml_context *context);
+    // When the bytes of the chunk acquired last were read, if they were for this time.
+    const std::optional<ReadPool::Span> &came(size_t index) const { return holder(index).came(); }
     // The chunk was computed; its slot, if it has no slot for itself, is filled with what comes next.
     void release(size_t index);
     // Forgets what was read ahead, after a pass that did not reach its end, and reads again what could not
     // be read.
     void restart();
 
+    // Between passes: others may have taken what was free when the plan was made. Lets the ring carry chunks
+    // that were kept until these have room, and keeps them again when there is plenty. No number depends on
+    // it.
+    void heed_memory();
+
   private:
+    // Gives back or takes so many bytes of kept chunks; returns how many chunks.
+    size_t give_back(uint64_t bytes);
+    size_t take_again(uint64_t bytes);
+    bool keeps(size_t index) const { return pinned_[index] != nullptr; }
+    Slot &holder(size_t index) const;
+    void keep(size_t index);
+    void list_streamed();
     void fill(size_t slot);
 
     const Plan &plan_;
+    const Device &device_;
     std::vector<std::unique_ptr<Slot>> pinned_;  // by chunk; nullptr for streamed ones
+    Repacker repacker_;                          // of the ring
     std::vector<std::unique_ptr<Slot>> ring_;
+    std::vector<bool> sound_;         // by chunk: it was bound once, so its weights are numbers
     std::vector<size_t> streamed_;    // indices of chunks, in order
+    Stopwatch heeded_;                // since the machine's memory was looked at
     size_t loaded_ = 0;               // fills since restart(); the next goes to loaded_ % streamed_.size()
     size_t taken_ = 0;                // releases since restart()
     std::unique_ptr<ReadPool> pool_;  // last: its threads end before the slots do

@@ -9,8 +9,8 @@ namespace {
 
 class Cutter {
   public:
-    Cutter(const GgufFile &model, const Program &program, const DeviceFacts &device, uint32_t sequences)
-        : model_(model), program_(program), device_(device), sequences_(sequences) {}
+    Cutter(const GgufFile &model, const Program &program, const DeviceFacts &device, uint32_t segments)
+        : model_(model), program_(program), device_(device), segments_(segments) {}
 
     uint64_t smallest() const {
         uint64_t most = 0;
@@ -109,7 +109,7 @@ class Cutter {
         const uint64_t bytes = cost(steps);
         uint64_t tensors = 0;
         for (const Step &s : steps) {
-            tensors += graph_tensors(program_.ops[static_cast<size_t>(s.op)].kind, sequences_);
+            tensors += graph_tensors(program_.ops[static_cast<size_t>(s.op)].kind, segments_);
         }
         if (bytes > cap_) {
             return false;
@@ -141,6 +141,20 @@ class Cutter {
 
     uint64_t cost(const std::vector<Step> &steps) const { return chunk_cost(device_, chunk(steps)); }
 
+    // Adds the part's granules to the extents; returns by how many bytes these grow.
+    uint64_t cover(std::vector<Extent> &extents, const Part &p) const {
+        const uint64_t begin = p.offset / device_.granularity * device_.granularity;
+        const uint64_t end = round_up(p.offset + p.size, device_.granularity);
+        if (extents.empty() || extents.back().file != p.file ||
+            begin > extents.back().offset + extents.back().size) {
+            extents.push_back({p.file, begin, end - begin});
+            return end - begin;
+        }
+        const uint64_t before = extents.back().size;
+        extents.back().size = std::max(before, end - extents.back().offset);
+        return extents.back().size - before;
+    }
+
     Chunk chunk(std::vector<Step> steps) const {
         Chunk c{};
         for (const Step &s : steps) {
@@ -152,9 +166,9 @@ class Cutter {
             const bool cut = s.row_end > s.row_begin;
             const int64_t begin = cut ? s.row_begin : 0;
             const int64_t end = cut ? s.row_end : t.rows();
-            c.parts.push_back({o.weight, begin, end, t.file,
-                               t.offset + static_cast<uint64_t>(begin) * t.row_bytes(),
-                               static_cast<uint64_t>(end - begin) * t.row_bytes()});
+            c.parts.push_back(
+                {o.weight, begin, end, t.file, t.offset + static_cast<uint64_t>(begin) * t.row_bytes(),
+                 static_cast<uint64_t>(end - begin) * t.row_bytes(), is_repacked(model_, device_, o)});
         }
         std::sort(c.parts.begin(), c.parts.end(), [](const Part &a, const Part &b) {
             return a.file != b.file ? a.file < b.file : a.offset < b.offset;
@@ -167,18 +181,12 @@ class Cutter {
         for (const Part &p : c.parts) {
             c.weight_bytes += p.size;
             c.device_bytes += round_up(p.size + device_.tensor_slack, device_.alignment);
-            const uint64_t begin = p.offset / device_.granularity * device_.granularity;
-            const uint64_t end = round_up(p.offset + p.size, device_.granularity);
-            if (!c.extents.empty() && c.extents.back().file == p.file &&
-                begin <= c.extents.back().offset + c.extents.back().size) {
-                c.extents.back().size = std::max(c.extents.back().size, end - c.extents.back().offset);
-            } else {
-                c.extents.push_back({p.file, begin, end - begin});
-            }
+            c.repacked_bytes += p.repacked ? round_up(p.size, kRepackAlign) : 0;
+            c.mapped_bytes += cover(c.extents, p);
+            c.kept_bytes += p.repacked ? 0 : cover(c.plain, p);
         }
-        for (const Extent &e : c.extents) {
-            c.mapped_bytes += e.size;
-        }
+        // The memory of what is repacked begins anywhere.
+        c.kept_bytes += c.repacked_bytes > 0 ? c.repacked_bytes + os::kDirectAlignment : 0;
         c.steps = std::move(steps);
         return c;
     }
@@ -186,7 +194,7 @@ class Cutter {
     const GgufFile &model_;
     const Program &program_;
     const DeviceFacts &device_;
-    const uint32_t sequences_;
+    const uint32_t segments_;
     uint64_t cap_ = 0;
     uint64_t used_ = 0;
     uint64_t tensors_ = 0;
@@ -196,14 +204,35 @@ class Cutter {
 
 }  // namespace
 
-uint64_t graph_tensors(OpKind kind, uint32_t sequences) {
+bool is_repacked(const GgufFile &model, const DeviceFacts &device, const Op &op) {
+    if (op.kind != OpKind::MatMul || op.rows == 0 || op.rows % kRowGrain != 0) {
+        return false;
+    }
+    const Tensor &tensor = model.tensors()[static_cast<size_t>(op.weight)];
+    const size_t type = static_cast<size_t>(tensor.type);
+    return tensor.ne[2] == 1 && tensor.ne[3] == 1 && type < device.repacks.size() && device.repacks[type];
+}
+
+uint64_t smallest_repack(const GgufFile &model, const Program &program, const DeviceFacts &device) {
+    uint64_t group = 0;
+    for (const Op &op : program.ops) {
+        if (is_repacked(model, device, op)) {
+            const Tensor &tensor = model.tensors()[static_cast<size_t>(op.weight)];
+            group = std::max(group, static_cast<uint64_t>(kRowGrain) * tensor.row_bytes());
+        }
+    }
+    const uint64_t edges = 2 * std::max<uint64_t>(device.granularity, os::kDirectAlignment);
+    return group == 0 ? 0 : round_up(group + edges, os::kDirectAlignment);
+}
+
+uint64_t graph_tensors(OpKind kind, uint32_t segments) {
     switch (kind) {
         case OpKind::Norm:
             return 6;
         case OpKind::MatMul:
             return 8;
         case OpKind::Attention:
-            return 24 + uint64_t{12} * sequences;
+            return 24 + uint64_t{12} * segments;
         case OpKind::Add:
         case OpKind::Bias:
         case OpKind::SwiGlu:
@@ -225,8 +254,8 @@ uint64_t smallest_chunk(const GgufFile &model, const Program &program, const Dev
 }
 
 std::vector<Chunk> cut_program(const GgufFile &model, const Program &program, const DeviceFacts &device,
-                               uint32_t sequences, uint64_t cap) {
-    return Cutter(model, program, device, sequences).cut(cap);
+                               uint32_t segments, uint64_t cap) {
+    return Cutter(model, program, device, segments).cut(cap);
 }
 
 }  // namespace floatllm

@@ -9,15 +9,23 @@
 namespace floatllm {
 
 // How many ggml tensors an operation's graph takes at most, its weights included.
-uint64_t graph_tensors(OpKind kind, uint32_t sequences);
+uint64_t graph_tensors(OpKind kind, uint32_t segments);
 // A chunk is closed before its graph has more.
 constexpr uint64_t kMostGraphTensors = 16384;
+
+// Whether the weight of an operation is rearranged for the device's kernels: a matter of the model and the
+// device alone, so that the same kernels run however the model is cut (DESIGN.md, Exactness).
+bool is_repacked(const GgufFile &model, const DeviceFacts &device, const Op &op);
+
+// Bytes that one reader needs to repack a group of rows, with the pages that it begins and ends in; 0 where
+// nothing is repacked.
+uint64_t smallest_repack(const GgufFile &model, const Program &program, const DeviceFacts &device);
 
 // Bytes that the smallest possible chunk takes: the largest piece that cannot be cut further.
 uint64_t smallest_chunk(const GgufFile &model, const Program &program, const DeviceFacts &device);
 
 // Chunks of at most `cap` bytes each, in the program's order. `cap` must be at least smallest_chunk().
 std::vector<Chunk> cut_program(const GgufFile &model, const Program &program, const DeviceFacts &device,
-                               uint32_t sequences, uint64_t cap);
+                               uint32_t segments, uint64_t cap);
 
 }  // namespace floatllm

@@ -13,7 +13,14 @@ namespace {
 floatllm_log_fn g_log = nullptr;
 void *g_log_user = nullptr;
 
+std::recursive_mutex g_log_lock;  // a listener may log
+thread_local bool g_quiet_thread = false;
+
 void forward_log(ggml_log_level level, const char *text, void *) {
+    if (g_quiet_thread && level == GGML_LOG_LEVEL_DEBUG) {
+        return;
+    }
+    const std::lock_guard<std::recursive_mutex> held(g_log_lock);
     if (g_log != nullptr) {
         g_log(static_cast<int>(level), text, g_log_user);
     }
@@ -40,6 +47,13 @@ void set_log(floatllm_log_fn log, void *user) {
     g_log = log;
     g_log_user = user;
     ggml_log_set(forward_log, nullptr);
+}
+
+QuietThread::QuietThread() { g_quiet_thread = true; }
+QuietThread::~QuietThread() { g_quiet_thread = false; }
+
+void log_line(ggml_log_level level, const std::string &text) {
+    forward_log(level, (text + "\n").c_str(), nullptr);
 }
 
 void load_backends(const std::string &dir) {
@@ -115,6 +129,76 @@ uint32_t column_grain(ggml_backend_dev_t device) {
 
 }  // namespace
 
+namespace {
+
+// The buffer type whose tensors ggml's CPU backend rearranges for kernels that take several rows at once.
+ggml_backend_buffer_type_t repack_type(ggml_backend_dev_t device) {
+    auto *extra = reinterpret_cast<ggml_backend_dev_get_extra_bufts_t>(ggml_backend_reg_get_proc_address(
+        ggml_backend_dev_backend_reg(device), "ggml_backend_dev_get_extra_bufts"));
+    for (ggml_backend_buffer_type_t *each = extra != nullptr && is_cpu(device) ? extra(device) : nullptr;
+         each != nullptr && *each != nullptr; ++each) {
+        if (std::strcmp(ggml_backend_buft_name(*each), "CPU_REPACK") == 0) {
+            return *each;
+        }
+    }
+    return nullptr;
+}
+
+// Whether matrices of a type are rearranged, in place of the same size, and groups of rows apart from each
+// other: tried, for ggml does not tell.
+bool repacks(ggml_backend_dev_t device, ggml_backend_buffer_type_t buffers, ggml_type type) {
+    const QuietThread quiet;
+    constexpr int64_t kColumns = 1024;
+    const size_t half = ggml_row_size(type, kColumns) * kRowGrain;
+    ggml_context_ptr context(ggml_init({ggml_tensor_overhead() * 8, nullptr, true}));
+    ggml_tensor *whole = ggml_new_tensor_2d(context.get(), type, kColumns, 2 * kRowGrain);
+    if (ggml_backend_buft_get_alloc_size(buffers, whole) != 2 * half) {
+        return false;
+    }
+    ggml_backend_buffer_ptr buffer(ggml_backend_buft_alloc_buffer(buffers, 4 * half));
+    if (buffer == nullptr) {
+        // Which kernels run must not depend on memory (DESIGN.md, Exactness).
+        throw Error(FLOATLLM_ERROR_ENGINE, "Memory ran out. Close other programs.");
+    }
+    char *base = static_cast<char *>(ggml_backend_buffer_get_base(buffer.get()));
+    const auto put = [&](ggml_tensor *tensor, char *at) {
+        return ggml_backend_tensor_alloc(buffer.get(), tensor, at) == GGML_STATUS_SUCCESS &&
+               tensor->extra != nullptr;
+    };
+    if (!put(whole, base)) {
+        return false;
+    }
+    ggml_tensor *column = ggml_new_tensor_2d(context.get(), GGML_TYPE_F32, kColumns, 1);
+    if (!ggml_backend_dev_supports_op(device, ggml_mul_mat(context.get(), whole, column))) {
+        return false;
+    }
+    std::vector<char> bytes(2 * half);
+    for (size_t i = 0; i < bytes.size(); ++i) {
+        bytes[i] = static_cast<char>(i * 2654435761u >> 24);
+    }
+    ggml_backend_tensor_set(whole, bytes.data(), 0, bytes.size());
+    for (size_t i = 0; i < 2; ++i) {
+        ggml_tensor *part = ggml_new_tensor_2d(context.get(), type, kColumns, kRowGrain);
+        if (!put(part, base + (2 + i) * half)) {
+            return false;
+        }
+        ggml_backend_tensor_set(part, bytes.data() + i * half, 0, half);
+    }
+    return std::memcmp(base, base + 2 * half, 2 * half) == 0;
+}
+
+std::vector<bool> repacked_types(ggml_backend_dev_t device) {
+    ggml_backend_buffer_type_t buffers = repack_type(device);
+    std::vector<bool> types(GGML_TYPE_COUNT, false);
+    for (size_t i = 0; buffers != nullptr && i < types.size(); ++i) {
+        const ggml_type type = static_cast<ggml_type>(i);
+        types[i] = ggml_is_quantized(type) && ggml_type_size(type) > 0 && repacks(device, buffers, type);
+    }
+    return types;
+}
+
+}  // namespace
+
 DeviceFacts device_facts(ggml_backend_dev_t device) {
     ggml_backend_dev_props props;
     ggml_backend_dev_get_props(device, &props);
@@ -127,7 +211,9 @@ DeviceFacts device_facts(ggml_backend_dev_t device) {
             ggml_backend_buft_get_alignment(type),
             kSlack,
             os::map_granularity(),
-            column_grain(device)};
+            column_grain(device),
+            is_cpu(device),
+            repacked_types(device)};
 }
 
 const char *device_of(const ggml_tensor *tensor) {
@@ -189,6 +275,19 @@ ggml_backend_buffer_ptr Device::allocate(uint64_t size, const char *what) const 
     }
     // Attention multiplies masked cells by zero, and zero times garbage may be NaN.
     ggml_backend_buffer_clear(buffer.get(), 0);
+    return buffer;
+}
+
+ggml_backend_buffer_ptr Device::allocate_repacked(uint64_t size) const {
+    ggml_backend_buffer_ptr buffer(
+        ggml_backend_buft_alloc_buffer(repack_type(device_), static_cast<size_t>(size)));
+    if (buffer == nullptr) {
+        throw Error(FLOATLLM_ERROR_ENGINE,
+                    format("Cannot get %s of memory for weights. Give a smaller --memory.",
+                           human_size(size).c_str()));
+    }
+    ggml_backend_buffer_set_usage(buffer.get(), GGML_BACKEND_BUFFER_USAGE_WEIGHTS);
+    os::prefer_huge_pages(ggml_backend_buffer_get_base(buffer.get()), static_cast<size_t>(size));
     return buffer;
 }
 

@@ -12,6 +12,16 @@
 namespace floatllm {
 
 void set_log(floatllm_log_fn log, void *user);
+// While it lives, ggml's debug lines on this thread are dropped.
+class QuietThread {
+  public:
+    QuietThread();
+    ~QuietThread();
+    QuietThread(const QuietThread &) = delete;
+    QuietThread &operator=(const QuietThread &) = delete;
+};
+// A line of the engine's own, for whoever listens.
+void log_line(ggml_log_level level, const std::string &text);
 
 // Loads backends that were built as separate libraries from `dir`; without such a build, does nothing.
 void load_backends(const std::string &dir);
@@ -42,6 +52,8 @@ class Device {
 
     // A cleared buffer of at least one byte. Throws Error(FLOATLLM_ERROR_ENGINE) when memory runs out.
     ggml_backend_buffer_ptr allocate(uint64_t size, const char *what) const;
+    // A buffer whose matrices are rearranged as they are set; for a device whose facts name types to repack.
+    ggml_backend_buffer_ptr allocate_repacked(uint64_t size) const;
     // A buffer over host memory that the device computes on in place. Needs maps_host().
     ggml_backend_buffer_ptr wrap(void *data, size_t size) const;
     // Throws Error(FLOATLLM_ERROR_ENGINE) naming the first operation that this device lacks.

@@ -52,10 +52,10 @@ ggml_tensor *GraphBuilder::act(Act act, int64_t positions) {
 ggml_tensor *GraphBuilder::kv(int layer, bool value) {
     const Dims &d = plan_.program.dims;
     const uint64_t cells = uint64_t{plan_.cells} * plan_.sequences;
-    const uint64_t k_bytes = uint64_t{2} * d.k_rows() * cells;
-    const uint64_t v_bytes = uint64_t{2} * d.v_rows() * cells;
+    const uint64_t k_bytes = kv_layer_bytes(plan_, false);
+    const uint64_t v_bytes = kv_layer_bytes(plan_, true);
     const uint64_t offset = static_cast<uint64_t>(layer) * (k_bytes + v_bytes) + (value ? k_bytes : 0);
-    ggml_tensor *tensor = ggml_new_tensor_2d(context_, GGML_TYPE_F16, value ? d.v_rows() : d.k_rows(),
+    ggml_tensor *tensor = ggml_new_tensor_2d(context_, plan_.kv_type, value ? d.v_rows() : d.k_rows(),
                                              static_cast<int64_t>(cells));
     char *base = static_cast<char *>(ggml_backend_buffer_get_base(state_.kv));
     if (ggml_backend_tensor_alloc(state_.kv, tensor, base + offset) != GGML_STATUS_SUCCESS) {
@@ -194,7 +194,7 @@ void GraphBuilder::attention(const Op &op, ggml_tensor *factors, const PassShape
     // order puts the writes first.
     const auto heads = [&](ggml_tensor *cache, uint32_t head, const Segment &segment) {
         ggml_tensor *view =
-            ggml_view_3d(context_, cache, head, d.kv_heads, segment.cells, ggml_row_size(GGML_TYPE_F16, head),
+            ggml_view_3d(context_, cache, head, d.kv_heads, segment.cells, ggml_row_size(cache->type, head),
                          cache->nb[1], cache->nb[1] * segment.sequence * plan_.cells);
         return ggml_permute(context_, view, 0, 2, 1, 3);
     };
@@ -209,6 +209,13 @@ void GraphBuilder::attention(const Op &op, ggml_tensor *factors, const PassShape
         ggml_flash_attn_ext_set_prec(attended, GGML_PREC_F32);
         const Region &att = layout.act[static_cast<size_t>(Act::Att)];
         const uint64_t begin = static_cast<uint64_t>(segment.first) * d.att_rows() * sizeof(float);
+        // Some kernels keep scratch behind their result; the next activation must not lie there.
+        if (ggml_backend_buft_get_alloc_size(ggml_backend_buffer_get_type(state_.activations), attended) >
+            att.size - begin) {
+            throw Error(FLOATLLM_ERROR_ENGINE,
+                        "The device needs more memory for attention than was planned. "
+                        "Plan with the KV cache in f16.");
+        }
         write(attended, {att.offset + begin, att.size - begin});
         add(attended);
     }

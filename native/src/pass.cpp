@@ -7,6 +7,19 @@
 
 namespace floatllm {
 
+namespace {
+
+size_t padded(size_t count, size_t grain, size_t most) {
+    return std::min(static_cast<size_t>(round_up(count, grain)), most);
+}
+
+Output output(const Addition &addition, size_t index, size_t vocab) {
+    return {addition.logits == nullptr ? nullptr : addition.logits + index * vocab,
+            addition.top == 0 ? nullptr : addition.ids + index * addition.top, addition.top};
+}
+
+}  // namespace
+
 std::vector<Pass> make_passes(const std::vector<Addition> &additions, const std::vector<size_t> &lengths,
                               const PassLimits &limits) {
     std::vector<Pass> passes(1);
@@ -26,15 +39,24 @@ std::vector<Pass> make_passes(const std::vector<Addition> &additions, const std:
             Pass &pass = passes.back();
             const size_t count = std::min(room, addition.count - done);
             const size_t begin = lengths[addition.sequence] + done;
-            const size_t seen = (begin + count + kKvGrain - 1) / kKvGrain * kKvGrain;
-            pass.shape.segments.push_back({addition.sequence, static_cast<int64_t>(pass.tokens.size()),
-                                           static_cast<int64_t>(count), static_cast<int64_t>(seen), mask});
-            mask += static_cast<int64_t>(seen * count);
+            for (size_t from = 0; from < count;) {
+                const size_t rest = count - from;
+                const size_t block = limits.attention_block;
+                const size_t taken = block > 0 && rest >= 2 * block ? block : rest;
+                // Where a block is as high as kernels' tiles, what none of its positions sees is left out.
+                const uint64_t grain = block > 0 && taken >= block ? kTileCells : kKvGrain;
+                const size_t seen = static_cast<size_t>(round_up(begin + from + taken, grain));
+                pass.shape.segments.push_back(
+                    {addition.sequence, static_cast<int64_t>(pass.tokens.size() + from),
+                     static_cast<int64_t>(taken), static_cast<int64_t>(seen), mask});
+                mask += static_cast<int64_t>(seen * taken);
+                from += taken;
+            }
             for (size_t i = 0; i < count; ++i) {
                 const size_t index = done + i;
                 if (index >= first_wanted) {
                     pass.wanted.push_back(static_cast<int32_t>(pass.tokens.size()));
-                    pass.logits.push_back(addition.logits + (index - first_wanted) * limits.vocab);
+                    pass.outputs.push_back(output(addition, index - first_wanted, limits.vocab));
                 }
                 pass.tokens.push_back(addition.tokens[index]);
                 pass.positions.push_back(static_cast<int32_t>(begin + i));
@@ -45,8 +67,8 @@ std::vector<Pass> make_passes(const std::vector<Addition> &additions, const std:
     }
     for (Pass &pass : passes) {
         pass.shape.tokens = static_cast<int64_t>(pass.tokens.size());
-        pass.positions.resize(std::min(round_up(pass.tokens.size(), limits.position_grain), limits.width), 0);
-        pass.wanted.resize(std::min(round_up(pass.wanted.size(), limits.output_grain), limits.outputs), 0);
+        pass.positions.resize(padded(pass.tokens.size(), limits.position_grain, limits.width), 0);
+        pass.wanted.resize(padded(pass.wanted.size(), limits.output_grain, limits.outputs), 0);
         pass.shape.positions = static_cast<int64_t>(pass.positions.size());
         pass.shape.outputs = static_cast<int64_t>(pass.wanted.size());
     }

@@ -9,13 +9,23 @@
 
 namespace floatllm {
 
-// Tokens to append to a sequence, and room for the logits that follow the last `outputs` of them.
+// Where the logits behind a token go, and the ids of the `top` largest of them.
+struct Output {
+    float *logits;  // nullptr where only the ids are wanted
+    uint32_t *ids;
+    uint32_t top;
+};
+
+// Tokens to append to a sequence, and room for what is wanted of the logits behind the last `outputs` of
+// them.
 struct Addition {
     uint32_t sequence;
     const int32_t *tokens;
     size_t count;
-    float *logits;  // outputs * vocabulary
+    float *logits;  // outputs * vocabulary, or nullptr
     size_t outputs;
+    uint32_t top;
+    uint32_t *ids;  // outputs * top
 };
 
 struct Pass {
@@ -24,7 +34,7 @@ struct Pass {
     std::vector<int32_t> positions;  // of each token in its sequence
     std::vector<int64_t> cells;      // of the KV cache that each token writes
     std::vector<int32_t> wanted;     // tokens whose logits are wanted
-    std::vector<float *> logits;     // where these go
+    std::vector<Output> outputs;     // where these go
 };
 
 struct PassLimits {
@@ -34,6 +44,8 @@ struct PassLimits {
     size_t vocab;
     // Positions and logits are filled up to multiples of these.
     size_t position_grain;
+    // Positions of one sequence that attention takes together, at least; 0: all of them.
+    size_t attention_block;
     size_t output_grain;
 };
 

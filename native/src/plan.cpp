@@ -4,61 +4,33 @@
 #include <stdexcept>
 
 #include "cut.h"
+#include "damage.h"
 #include "error.h"
 
 namespace floatllm {
 
 namespace {
 
-constexpr uint64_t kAlign = 256;  // at least the tensor alignment of every backend
 constexpr uint64_t kGraphTensorBytes = 512;
 constexpr uint32_t kDefaultCtx = 4096;
 constexpr uint64_t kLeastSlot = uint64_t{1} << 20;
 constexpr uint64_t kMostSlot = uint64_t{32} << 20;
+constexpr uint64_t kMostRepackBlock = uint64_t{4} << 20;
 
 unsigned long long ull(uint64_t value) { return value; }
 
-Layout lay_out(const Program &program, uint32_t width, uint32_t outputs, uint32_t cells, bool sliced) {
-    Layout layout{};
-    const auto take = [&layout](Region &region, uint64_t size) {
-        region = {layout.bytes, size};
-        layout.bytes += round_up(size, kAlign);
-    };
-    uint64_t widest = 0;
-    for (size_t act = 0; act < kActs; ++act) {
-        const uint64_t rows = program.rows[act];
-        const bool logits = act == static_cast<size_t>(Act::Logits);
-        take(layout.act[act], rows * sizeof(float) * (logits ? outputs : width));
-        widest = std::max(widest, logits ? rows * outputs : rows * width);
-    }
-    if (program.arch != nullptr) {
-        take(layout.slice, sliced && width > 1 ? widest * sizeof(float) : 0);
-        take(layout.positions, width * sizeof(int32_t));
-        take(layout.cells, width * sizeof(int64_t));
-        take(layout.wanted, outputs * sizeof(int32_t));
-        take(layout.mask, uint64_t{2} * cells * width);
-        take(layout.near, program.dims.window > 0 ? uint64_t{2} * cells * width : 0);
-    }
-    take(layout.ones, static_cast<uint64_t>(program.touch_width) * sizeof(float));
-    take(layout.sums, static_cast<uint64_t>(program.touch_rows) * sizeof(float));
-    return layout;
+// CUDA puts what attention sees of a quantised cache behind its result, as F16 and aligned.
+uint64_t attention_scratch(const Plan &plan) {
+    const Dims &d = plan.program.dims;
+    const bool copied =
+        plan.program.arch != nullptr && !plan.device.maps_host && ggml_is_quantized(plan.kv_type);
+    return copied ? sizeof(ggml_fp16_t) * plan.cells * (uint64_t{d.k_rows()} + d.v_rows()) + 2 * kLayoutAlign
+                  : 0;
 }
 
-// Scratch that ggml's CPU kernels take: the other side of a product in the weight's own dot type (at most
-// four bytes an element), and the tiles of flash attention, which are 64 positions wide.
-uint64_t kernel_scratch(const Program &program, uint32_t width, uint32_t threads) {
-    uint64_t longest = static_cast<uint64_t>(program.touch_width);
-    for (size_t act = 0; act < kActs; ++act) {
-        if (act != static_cast<size_t>(Act::Logits)) {
-            longest = std::max<uint64_t>(longest, uint64_t{program.rows[act]} * width);
-        }
-    }
-    const Dims &d = program.dims;
-    const uint64_t tiles = sizeof(float) * (64 * 2 * (uint64_t{d.head_k} + d.head_v) + 2 * 64 * 64) * threads;
-    const uint64_t split =
-        sizeof(float) * threads * (uint64_t{d.heads} * (2 + d.head_v) + d.head_k + 2 * d.head_v);
-    return std::max(longest * sizeof(float), program.arch != nullptr ? std::max(tiles, split) : 0) +
-           uint64_t{256} * threads;
+// Beside the ring, what is computed in turn takes the room of a slot where it is repacked.
+uint64_t slots_taken(const Plan &plan) {
+    return plan.slots + (plan.slots > 0 && plan.repack_block > 0 ? 1 : 0);
 }
 
 class Planner {
@@ -79,8 +51,13 @@ class Planner {
         const bool forward = plan_.program.arch != nullptr;
         plan_.sequences = request.sequences;
         plan_.outputs = request.outputs;
+        plan_.kv_type = request.kv;
+        check_kv();
         plan_.width = !forward ? 1 : request.width > 0 ? request.width : pass_width(plan_.program, weights_);
         set_grains(request.uniform && forward);
+        plan_.attention_block = device.cpu ? kAttentionBlock : 0;
+        plan_.segments = plan_.sequences + (device.cpu ? plan_.width / kAttentionBlock : 0);
+        plan_.repack_block = smallest_repack(*plan_.model, plan_.program, device);
         smallest_ = smallest_chunk(*plan_.model, plan_.program, device);
     }
 
@@ -98,6 +75,7 @@ class Planner {
                     human_size(request_.chunk).c_str(), static_cast<unsigned long long>(smallest_)));
         }
         choose_context();
+        enlarge_repack_block();
         // Row slices need a scratch region, which in turn leaves less for chunks: plan without, then with.
         for (const bool sliced : {false, true}) {
             share(plan_.ctx, sliced);
@@ -134,14 +112,15 @@ class Planner {
         if (plan_.program.arch == nullptr) {
             plan_.ctx = 0;
             share(0, true);
-            if (room() < smallest_ || !host_fits()) {
+            if (room() < least() || !host_fits()) {
                 too_small();
             }
             return;
         }
         uint64_t ctx = request_.ctx;
         if (ctx == 0) {
-            const uint64_t quarter = limit() / 4 / kv_bytes(1);
+            plan_.cells = kKvGrain;
+            const uint64_t quarter = limit() / 4 / (kv_bytes() / kKvGrain);
             ctx = std::min<uint64_t>({kDefaultCtx, round_up(plan_.program.dims.ctx_train, kKvGrain),
                                       quarter / kKvGrain * kKvGrain});
             ctx = std::max<uint64_t>(ctx, kKvGrain);
@@ -164,7 +143,7 @@ class Planner {
         }
         for (;; ctx -= kKvGrain) {
             share(static_cast<uint32_t>(ctx), true);
-            if (room() >= smallest_ && host_fits()) {
+            if (room() >= least() && host_fits()) {
                 break;
             }
             if (request_.ctx > 0 || ctx <= kKvGrain) {
@@ -174,10 +153,13 @@ class Planner {
         plan_.ctx = static_cast<uint32_t>(ctx);
     }
 
+    // Bytes that the largest piece takes where nothing else is held, beside itself repacked.
+    uint64_t least() const { return (plan_.repack_block > 0 ? 2 : 1) * smallest_; }
+
     [[noreturn]] void too_small() {
         const uint64_t kib = 1024;
-        const uint64_t least = round_up(fixed() + smallest_, kib);
-        const bool device_binds = fixed() + smallest_ > plan_.device.memory_free && !plan_.device.maps_host;
+        const uint64_t needed = round_up(fixed() + least(), kib);
+        const bool device_binds = fixed() + least() > plan_.device.memory_free && !plan_.device.maps_host;
         throw Error(
             FLOATLLM_ERROR_ENGINE,
             format(
@@ -186,13 +168,25 @@ class Planner {
                 "piece of a weight. %s%s.",
                 human_size(limit()).c_str(),
                 device_binds ? (plan_.device.name + "'s free memory").c_str() : plan_.budget.source.c_str(),
-                plan_.model->path().c_str(), static_cast<unsigned long long>(least / kib),
-                human_size(least).c_str(), human_size(plan_.memory.kv).c_str(), plan_.cells,
+                plan_.model->path().c_str(), static_cast<unsigned long long>(needed / kib),
+                human_size(needed).c_str(), human_size(plan_.memory.kv).c_str(), plan_.cells,
                 human_size(plan_.memory.activations).c_str(),
                 human_size(plan_.memory.metadata + plan_.memory.graph + plan_.memory.staging).c_str(),
-                human_size(smallest_).c_str(),
+                human_size(least()).c_str(),
                 request_.explicit_budget ? "Give more memory" : "Close other programs, or raise the limit",
                 request_.ctx > kKvGrain ? ", or take a smaller context" : ""));
+    }
+
+    // A block of the cache lies within one head.
+    void check_kv() const {
+        const Dims &d = plan_.program.dims;
+        const uint32_t block = static_cast<uint32_t>(ggml_blck_size(plan_.kv_type));
+        if (plan_.program.arch != nullptr && (d.head_k % block != 0 || d.head_v % block != 0)) {
+            throw Error(FLOATLLM_ERROR_USAGE,
+                        format("A KV cache in %s holds blocks of %u numbers, and the heads of this model are "
+                               "%u and %u wide. Plan with the KV cache in f16.",
+                               ggml_type_name(plan_.kv_type), block, d.head_k, d.head_v));
+        }
     }
 
     // Whether the size of the cache can be told in 64 bits, with room to add to it.
@@ -202,17 +196,16 @@ class Planner {
         return 2.0 * (static_cast<double>(ctx) + kKvGrain) * plan_.sequences * d.layers * rows < 1e18;
     }
 
-    uint64_t kv_bytes(uint32_t cells) const {
-        const Dims &d = plan_.program.dims;
+    uint64_t kv_bytes() const {
         return plan_.program.arch == nullptr
                    ? 0
-                   : uint64_t{2} * cells * plan_.sequences * d.layers * (d.k_rows() + d.v_rows());
+                   : plan_.program.dims.layers * (kv_layer_bytes(plan_, false) + kv_layer_bytes(plan_, true));
     }
 
     // Chunks of the whole model at once where it fits, else of the size of a ring's slot.
     void cut() {
         const uint64_t all = room();
-        plan_.chunks = cut_program(*plan_.model, plan_.program, plan_.device, plan_.sequences, all);
+        plan_.chunks = cut_program(*plan_.model, plan_.program, plan_.device, plan_.segments, all);
         uint64_t total = 0;
         for (const Chunk &c : plan_.chunks) {
             total += cost(c);
@@ -230,14 +223,14 @@ class Planner {
         slot = std::max(slot, smallest_);
         // One slot computes while the others fill; a device with memory of its own is filled in turn.
         plan_.slots = plan_.device.maps_host ? 3 : 1;
-        while (plan_.slots > 1 && plan_.slots * slot > all) {
+        while (plan_.slots > 1 && slots_taken(plan_) * slot > all) {
             --plan_.slots;
             if (plan_.slots == 2) {
-                slot = std::max(smallest_, std::min(slot, all / 2));
+                slot = std::max(smallest_, std::min(slot, all / slots_taken(plan_)));
             }
         }
-        slot_bytes_ = std::min(slot, all);
-        plan_.chunks = cut_program(*plan_.model, plan_.program, plan_.device, plan_.sequences, slot_bytes_);
+        slot_bytes_ = std::min(slot, all / slots_taken(plan_));
+        plan_.chunks = cut_program(*plan_.model, plan_.program, plan_.device, plan_.segments, slot_bytes_);
     }
 
     // Chooses the chunks that stay, spread evenly so that the disk never waits for a run of them to be
@@ -250,10 +243,9 @@ class Planner {
         uint64_t left = plan_.slots == 0 ? total
                         : request_.chunk > 0 || plan_.mode == FLOATLLM_MODE_MAP
                             ? 0
-                            : room() - plan_.slots * slot_bytes_;
+                            : room() - std::min(room(), slots_taken(plan_) * slot_bytes_);
         const double share = total == 0 ? 0 : static_cast<double>(left) / static_cast<double>(total);
         double due = 0;
-        uint64_t widest = 0;
         for (Chunk &c : plan_.chunks) {
             const uint64_t bytes = cost(c);
             due += share * static_cast<double>(bytes);
@@ -271,9 +263,8 @@ class Planner {
                 left -= bytes;
                 plan_.memory.pinned += bytes;
             }
-            widest = c.pinned ? widest : std::max(widest, bytes);
         }
-        plan_.memory.ring = plan_.slots * widest;
+        plan_.memory.ring = slots_taken(plan_) * ring_slot_bytes(plan_);
         // Uploads go through mapped windows.
         const bool chosen = plan_.device.maps_host && (request_.explicit_io || plan_.slots > 0);
         plan_.io = chosen ? request_.io : IoMode::Mmap;
@@ -283,22 +274,36 @@ class Planner {
     void share(uint32_t ctx, bool sliced) {
         const Program &program = plan_.program;
         plan_.cells = static_cast<uint32_t>(round_up(ctx, kKvGrain));
-        plan_.layout = lay_out(program, plan_.width, plan_.outputs, plan_.cells, sliced);
+        plan_.layout =
+            lay_out(program, {plan_.width, plan_.outputs, plan_.cells, sliced, attention_scratch(plan_)});
         plan_.graph_tensors = 0;
         for (const Op &op : program.ops) {
-            plan_.graph_tensors += graph_tensors(op.kind, plan_.sequences);
+            plan_.graph_tensors += graph_tensors(op.kind, plan_.segments);
         }
         plan_.graph_tensors = std::min<uint64_t>(plan_.graph_tensors, kMostGraphTensors) + 64;
         MemoryShares &m = plan_.memory;
-        m.metadata = plan_.model->heap_bytes() + plan_.graph_tensors * kGraphTensorBytes +
-                     2 * program.ops.size() * (sizeof(Op) + sizeof(Step) + sizeof(Part) + sizeof(Extent));
-        m.kv = kv_bytes(plan_.cells);
+        m.metadata = kSearchBytes + plan_.model->heap_bytes() + plan_.graph_tensors * kGraphTensorBytes +
+                     2 * program.ops.size() * (sizeof(Op) + sizeof(Step) + sizeof(Part) + 2 * sizeof(Extent));
+        m.kv = kv_bytes();
         // Embedding rows are decoded on the host, the mask is filled there.
         m.activations = plan_.layout.bytes + uint64_t{program.rows[0]} * plan_.width * sizeof(float) +
                         plan_.layout.mask.size;
+        // Logits are looked at one position at a time where the host does not reach them.
+        m.activations +=
+            plan_.device.maps_host ? 0 : program.rows[static_cast<size_t>(Act::Logits)] * sizeof(float);
         m.graph = kernel_scratch(program, plan_.width, plan_.threads);
-        m.staging = plan_.device.maps_host ? 0 : kStagingWindow;
+        m.staging = plan_.device.maps_host ? kReaders * plan_.repack_block : kStagingWindow;
         m.pinned = m.ring = 0;
+    }
+
+    // Larger blocks read faster; all of them together take a small share of what is to spare.
+    void enlarge_repack_block() {
+        if (plan_.repack_block > 0) {
+            const uint64_t spare = (room() - std::min(room(), least())) / (8 * kReaders);
+            plan_.repack_block =
+                std::max(plan_.repack_block, std::min(kMostRepackBlock, plan_.repack_block + spare) /
+                                                 os::kDirectAlignment * os::kDirectAlignment);
+        }
     }
 
     // The bound on everything together, and the part of it that is spoken for.
@@ -346,86 +351,46 @@ class Planner {
     uint64_t slot_bytes_ = 0;
 };
 
-std::string quoted(const std::string &text) {
-    std::string out = "\"";
-    for (const char c : text) {
-        const unsigned char byte = static_cast<unsigned char>(c);
-        if (c == '"' || c == '\\') {
-            out += '\\';
-            out += c;
-        } else if (byte < 0x20) {
-            out += format("\\u%04x", byte);
-        } else {
-            out += c;
-        }
-    }
-    return out + "\"";
-}
-
 }  // namespace
 
-uint32_t pass_width(const Program &program, uint64_t weight_bytes) {
-    uint64_t per_position = 0;
-    for (size_t act = 0; act < kActs; ++act) {
-        per_position +=
-            act == static_cast<size_t>(Act::Logits) ? 0 : sizeof(float) * uint64_t{program.rows[act]};
-    }
-    const uint64_t mib = uint64_t{1} << 20;
-    const uint64_t allowed = std::min(std::max(64 * mib, weight_bytes / 32), 256 * mib);
-    uint32_t width = 512;
-    while (width > 1 && width * per_position > allowed) {
-        width /= 2;
-    }
-    return width;
+uint64_t kv_layer_bytes(const Plan &plan, bool value) {
+    const Dims &d = plan.program.dims;
+    const uint64_t row = ggml_row_size(plan.kv_type, value ? d.v_rows() : d.k_rows());
+    // CUDA writes zeros behind a quantised tensor; no other may lie there.
+    const bool padded = ggml_is_quantized(plan.kv_type) && !plan.device.maps_host;
+    return row * plan.cells * plan.sequences +
+           (padded ? round_up(plan.device.tensor_slack, kLayoutAlign) : 0);
 }
 
 Plan make_plan(std::shared_ptr<const GgufFile> model, const DeviceFacts &device, const PlanRequest &request) {
     return Planner(std::move(model), device, request).make();
 }
 
-std::string plan_json(const Plan &plan) {
-    uint64_t weights = 0;
-    for (const Tensor &t : plan.model->tensors()) {
-        weights += t.size;
+uint64_t ring_slot_bytes(const Plan &plan) {
+    uint64_t widest = 0;
+    for (const Chunk &c : plan.chunks) {
+        widest = std::max(widest, chunk_cost(plan.device, c));
     }
-    const MemoryShares &m = plan.memory;
-    // In mode map anything may stand there.
-    const Meta *named = plan.model->meta("general.architecture");
-    const std::string architecture = named != nullptr && named->type == ValueType::String
-                                         ? plan.model->text("general.architecture", "")
-                                         : "";
-    std::string out = format(
-        "{\"schema_version\":1,\"mode\":\"%s\",\"device\":%s,\"architecture\":%s,"
-        "\"memory\":{\"limit\":%llu,\"source\":%s,\"total\":%llu,\"metadata\":%llu,\"kv\":%llu,\"activations\":%llu,"
-        "\"graph\":%llu,\"staging\":%llu,\"pinned\":%llu,\"ring\":%llu},\"io\":\"%s\",\"io_note\":%s,\"slots\":%u,\"ctx\":%u,\"width\":%u,"
-        "\"sequences\":%u,\"outputs\":%u,\"uniform\":%s,\"threads\":%u,"
-        "\"weights\":{\"tensors\":%zu,\"bytes\":%llu},\"chunks\":[",
-        plan.mode == FLOATLLM_MODE_MAP ? "map" : "run", quoted(plan.device.name).c_str(),
-        quoted(architecture).c_str(), ull(plan.budget.bytes), quoted(plan.budget.source).c_str(),
-        ull(m.total()), ull(m.metadata), ull(m.kv), ull(m.activations), ull(m.graph), ull(m.staging),
-        ull(m.pinned), ull(m.ring), plan.io == IoMode::Direct ? "direct" : "mmap",
-        quoted(plan.io == IoMode::Direct && !plan.model->no_direct().empty()
-                   ? "reading through the page cache: " + plan.model->no_direct()
-                   : "")
-            .c_str(),
-        plan.slots, plan.ctx, plan.width, plan.sequences, plan.outputs,
-        plan.position_grain > 1 ? "true" : "false", plan.threads, plan.model->tensors().size(), ull(weights));
-    for (size_t i = 0; i < plan.chunks.size(); ++i) {
-        const Chunk &chunk = plan.chunks[i];
-        out += format("%s{\"index\":%zu,\"bytes\":%llu,\"mapped\":%llu,\"pinned\":%s,\"parts\":[",
-                      i == 0 ? "" : ",", i, ull(chunk.weight_bytes), ull(chunk.mapped_bytes),
-                      chunk.pinned ? "true" : "false");
-        for (size_t p = 0; p < chunk.parts.size(); ++p) {
-            const Part &part = chunk.parts[p];
-            const Tensor &tensor = plan.model->tensors()[static_cast<size_t>(part.tensor)];
-            out += format(
-                "%s{\"tensor\":%s,\"row_begin\":%lld,\"row_end\":%lld,\"rows\":%lld,\"bytes\":%llu}",
-                p == 0 ? "" : ",", quoted(tensor.name).c_str(), static_cast<long long>(part.row_begin),
-                static_cast<long long>(part.row_end), static_cast<long long>(tensor.rows()), ull(part.size));
+    return widest;
+}
+
+Plan plan_over(const Plan &plan, std::vector<Chunk> chunks, uint32_t slots) {
+    Plan small = plan;
+    small.ctx = small.cells = kKvGrain;
+    small.width = small.sequences = small.outputs = small.position_grain = small.output_grain = 1;
+    small.slots = slots;
+    small.trial = true;
+    small.layout = lay_out(plan.program, {1, 1, kKvGrain, true, attention_scratch(small)});
+    uint32_t layers = 1;
+    for (const Chunk &chunk : chunks) {
+        for (const Step &step : chunk.steps) {
+            const Op &op = plan.program.ops[static_cast<size_t>(step.op)];
+            layers = std::max(layers, static_cast<uint32_t>(op.layer + 1));
         }
-        out += "]}";
     }
-    return out + "]}";
+    small.memory.kv = layers * (kv_layer_bytes(small, false) + kv_layer_bytes(small, true));
+    small.chunks = std::move(chunks);
+    return small;
 }
 
 }  // namespace floatllm

@@ -1,6 +1,7 @@
 // Cuts a program into chunks that fit a memory budget. No tensor data is read and no device is asked.
 #pragma once
 
+#include <algorithm>
 #include <array>
 #include <cstdint>
 #include <memory>
@@ -10,6 +11,7 @@
 #include "budget.h"
 #include "floatllm.h"
 #include "gguf_file.h"
+#include "layout.h"
 #include "program.h"
 
 namespace floatllm {
@@ -25,6 +27,10 @@ struct DeviceFacts {
     // A product of a multiple of this many columns gives each the same numbers, however many there are; 0:
     // of no multiple.
     uint32_t column_grain;
+    bool cpu;
+    // By ggml type: whether matrices of it, of a multiple of kRowGrain rows, are rearranged for faster
+    // kernels.
+    std::vector<bool> repacks;
 };
 
 // How weights come from the file.
@@ -46,6 +52,7 @@ struct PlanRequest {
     uint32_t outputs;    // positions of one pass whose logits are wanted, at most
     uint32_t threads;
     bool uniform;  // passes are filled up with padding
+    ggml_type kv;  // of the cache
 };
 
 // An operation, or some rows of one.
@@ -63,6 +70,9 @@ struct Part {
     uint32_t file;
     uint64_t offset;  // in the file
     uint64_t size;
+    bool repacked;  // rearranged when it is read
+
+    uint64_t row_bytes() const { return size / static_cast<uint64_t>(row_end - row_begin); }
 };
 
 // A range of a file, rounded to the mapping granularity.
@@ -76,46 +86,37 @@ struct Chunk {
     std::vector<Step> steps;
     std::vector<Part> parts;      // by file and offset, each tensor range once
     std::vector<Extent> extents;  // by file and offset, disjoint
+    std::vector<Extent> plain;    // of the parts that are not repacked alone
     uint64_t weight_bytes;
-    uint64_t mapped_bytes;  // of the extents
-    uint64_t device_bytes;  // in a device buffer, with alignment and padding
-    bool pinned;            // loaded once and kept; the others pass through the ring
+    uint64_t mapped_bytes;    // of the extents
+    uint64_t repacked_bytes;  // of the repacked parts, aligned
+    uint64_t kept_bytes;      // of these and of the plain extents
+    uint64_t device_bytes;    // in a device buffer, with alignment and padding
+    bool pinned;              // loaded once and kept; the others pass through the ring
 };
 
 // What a chunk takes of the device's memory, or of the host's where the device maps it.
 inline uint64_t chunk_cost(const DeviceFacts &device, const Chunk &chunk) {
-    return device.maps_host ? chunk.mapped_bytes : chunk.device_bytes;
+    return device.maps_host ? std::max(chunk.mapped_bytes, chunk.kept_bytes) : chunk.device_bytes;
 }
 
-inline uint64_t round_up(uint64_t value, uint64_t to) { return (value + to - 1) / to * to; }
+struct Plan;
+// Of one slot of the ring: any chunk fits, for what stays now may have to pass through it later.
+uint64_t ring_slot_bytes(const Plan &plan);
 
-struct Region {
-    uint64_t offset;
-    uint64_t size;
-};
-
-// The one buffer that holds activations and inputs of a pass, on the device.
-struct Layout {
-    std::array<Region, kActs> act;
-    Region slice;      // rows of a product that is computed piece by piece
-    Region positions;  // I32 [width]
-    Region cells;      // I64 [width]: rows of the KV cache to write
-    Region wanted;     // I32 [outputs]: positions whose logits are wanted
-    Region mask;       // F16 [kv cells, positions] of each sequence of a pass, one after the other
-    Region near;       // the same for layers with a sliding window
-    Region ones;       // F32 [longest row], mode map
-    Region sums;       // F32 [most rows of a part], mode map
-    uint64_t bytes;
-};
+// Of repacked parts in memory: ggml's own for tensors.
+constexpr uint64_t kRepackAlign = 64;
+// Threads that read: the disk's queue depth.
+constexpr unsigned kReaders = 6;
 
 struct MemoryShares {
     uint64_t metadata;     // tensor table and graphs' own bookkeeping
-    uint64_t kv;           // key-value cache, F16
+    uint64_t kv;           // key-value cache
     uint64_t activations;  // Layout::bytes and the host copies of embeddings
     uint64_t graph;        // scratch of the CPU backend's kernels
-    uint64_t staging;      // file windows while a chunk is uploaded; 0 where the device maps host memory
+    uint64_t staging;      // file bytes on their way to a device with memory of its own, or to be repacked
     uint64_t pinned;       // chunks that stay
-    uint64_t ring;         // slots that the others pass through
+    uint64_t ring;         // slots that the others pass through, and one to repack what is computed in turn
     uint64_t total() const { return metadata + kv + activations + graph + staging + pinned + ring; }
 };
 
@@ -130,20 +131,30 @@ struct Plan {
     Layout layout;
     uint32_t ctx;
     uint32_t cells;  // of the KV cache for one sequence: ctx rounded up to kKvGrain
+    ggml_type kv_type;
     uint32_t width;
     uint32_t sequences;
     uint32_t outputs;
+    uint32_t attention_block;  // PassLimits
+    uint32_t segments;         // of a pass, at most
     // Passes are filled up with padding to multiples of these; 1: not at all.
     uint32_t position_grain;
     uint32_t output_grain;
     uint32_t threads;
     uint64_t graph_tensors;  // most ggml tensors of one chunk's graph
     uint32_t slots;          // of the ring
+    bool trial;              // made by plan_over()
+    uint64_t repack_block;   // bytes that one thread reads to repack and keep; 0: nothing is repacked
     std::vector<Chunk> chunks;
 };
 
 // Attention looks at a multiple of this many cells, whatever the memory (DESIGN.md, Exactness).
 constexpr uint32_t kKvGrain = 256;
+// Cells that attention's kernels on the CPU take at a time where there are enough positions.
+constexpr uint32_t kTileCells = 64;
+// On the CPU attention takes the positions of a long prompt in blocks: each then passes over the cells that
+// it sees alone.
+constexpr uint32_t kAttentionBlock = 128;
 // File bytes mapped at a time while they are uploaded to a device.
 constexpr uint64_t kStagingWindow = uint64_t{16} << 20;
 
@@ -152,13 +163,16 @@ constexpr uint64_t kStagingWindow = uint64_t{16} << 20;
 constexpr uint32_t kUniformWidth = 128;
 constexpr uint32_t kUniformOutputs = 64;
 
-// Positions of one pass: 512, fewer only for models whose activations would be enormous. A function of
-// the model alone.
-uint32_t pass_width(const Program &program, uint64_t weight_bytes);
+// Bytes that K or V of one layer take in the cache, for all sequences, with what the device puts behind.
+uint64_t kv_layer_bytes(const Plan &plan, bool value);
 
 // Throws Error(FLOATLLM_ERROR_ENGINE) naming the smallest budget that works, Error(FLOATLLM_ERROR_USAGE)
 // for requests that no budget can meet, Error(FLOATLLM_ERROR_MODEL) as the programs do.
 Plan make_plan(std::shared_ptr<const GgufFile> model, const DeviceFacts &device, const PlanRequest &request);
+
+// A plan for passes of one position over some chunks of the model alone, as measuring needs it. Its numbers
+// mean nothing.
+Plan plan_over(const Plan &plan, std::vector<Chunk> chunks, uint32_t slots);
 
 // docs/plan.md describes it.
 std::string plan_json(const Plan &plan);

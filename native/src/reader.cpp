@@ -1,5 +1,6 @@
 #include "reader.h"
 
+#include <algorithm>
 #include <system_error>
 
 #include "error.h"
@@ -32,9 +33,16 @@ ReadPool::ReadPool(unsigned threads) {
 }
 
 ReadPool::~ReadPool() {
+    std::deque<Item> dropped;
     {
         const std::lock_guard<std::mutex> held(lock_);
         stopping_ = true;
+        dropped.swap(queue_);
+    }
+    // Whoever waits for these must not wait for ever.
+    for (const Item &item : dropped) {
+        finish(*item.batch, std::chrono::steady_clock::now(),
+               std::make_exception_ptr(Error(FLOATLLM_ERROR_ENGINE, "Stopped.")));
     }
     more_.notify_all();
     for (std::thread &thread : threads_) {
@@ -58,6 +66,7 @@ std::shared_ptr<ReadPool::Batch> ReadPool::submit(std::vector<Task> tasks) {
 void ReadPool::work() {
     while (true) {
         Item item;
+        std::chrono::steady_clock::time_point began;
         {
             std::unique_lock<std::mutex> held(lock_);
             more_.wait(held, [this] { return stopping_ || !queue_.empty(); });
@@ -66,6 +75,8 @@ void ReadPool::work() {
             }
             item = std::move(queue_.front());
             queue_.pop_front();
+            // Under the lock, so that batches begin in the order of submission.
+            began = std::chrono::steady_clock::now();
         }
         std::exception_ptr error;
         try {
@@ -73,13 +84,20 @@ void ReadPool::work() {
         } catch (...) {
             error = std::current_exception();
         }
-        const std::lock_guard<std::mutex> held(item.batch->lock_);
-        if (error && !item.batch->error_) {
-            item.batch->error_ = error;
-        }
-        if (--item.batch->open_ == 0) {
-            item.batch->done_.notify_all();
-        }
+        finish(*item.batch, began, error);
+    }
+}
+
+void ReadPool::finish(Batch &batch, std::chrono::steady_clock::time_point began, std::exception_ptr error) {
+    const std::lock_guard<std::mutex> held(batch.lock_);
+    if (error && !batch.error_) {
+        batch.error_ = error;
+    }
+    batch.span_.began = batch.begun_ ? std::min(batch.span_.began, began) : began;
+    batch.begun_ = true;
+    if (--batch.open_ == 0) {
+        batch.span_.ended = std::chrono::steady_clock::now();
+        batch.done_.notify_all();
     }
 }
 

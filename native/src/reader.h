@@ -1,6 +1,7 @@
 // Threads that read ahead.
 #pragma once
 
+#include <chrono>
 #include <condition_variable>
 #include <deque>
 #include <exception>
@@ -18,16 +19,26 @@ class ReadPool {
   public:
     using Task = std::function<void()>;
 
+    // From when a thread turned to the first of some tasks until the last was done.
+    struct Span {
+        std::chrono::steady_clock::time_point began;
+        std::chrono::steady_clock::time_point ended;
+    };
+
     // Tasks submitted together. wait() returns when all are done, and throws the first one's exception.
     class Batch {
       public:
         void wait();
+        // Behind wait() only.
+        Span span() const { return span_; }
 
       private:
         friend class ReadPool;
         std::mutex lock_;
         std::condition_variable done_;
         size_t open_ = 0;
+        bool begun_ = false;
+        Span span_;
         std::exception_ptr error_;
     };
 
@@ -45,6 +56,7 @@ class ReadPool {
         std::shared_ptr<Batch> batch;
     };
     void work();
+    static void finish(Batch &batch, std::chrono::steady_clock::time_point began, std::exception_ptr error);
 
     std::mutex lock_;
     std::condition_variable more_;

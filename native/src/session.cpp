@@ -5,21 +5,19 @@
 #include <cmath>
 #include <cstring>
 
+#include "choice.h"
+#include "damage.h"
 #include "error.h"
 
 namespace floatllm {
 
 namespace {
 
-class Stopwatch {
-  public:
-    double seconds() const {
-        return std::chrono::duration<double>(std::chrono::steady_clock::now() - start_).count();
-    }
+using Clock = std::chrono::steady_clock;
 
-  private:
-    std::chrono::steady_clock::time_point start_ = std::chrono::steady_clock::now();
-};
+double seconds_between(Clock::time_point began, Clock::time_point ended) {
+    return std::chrono::duration<double>(ended - began).count();
+}
 
 }  // namespace
 
@@ -87,14 +85,37 @@ void Session::announce(size_t index, const std::vector<ggml_tensor *> &weights) 
     }
 }
 
-void Session::finish(size_t index, double seconds) {
+double Session::since_opened(Clock::time_point when) const { return seconds_between(opened_, when); }
+
+std::vector<ggml_tensor *> Session::bind(size_t index, Clock::time_point began, double &waited) {
+    std::vector<ggml_tensor *> weights = chunks_.acquire(index, builder_.reset());
+    waited = seconds_between(began, Clock::now());
+    const auto &came = chunks_.came(index);
+    if (came && !plan_->chunks[index].extents.empty()) {
+        floatllm_event event{};
+        event.kind = FLOATLLM_EVENT_READ;
+        event.chunk = index;
+        event.chunks = plan_->chunks.size();
+        event.device = ggml_backend_dev_name(device_.handle());
+        event.bytes = plan_->chunks[index].mapped_bytes;
+        event.seconds = seconds_between(came->began, came->ended);
+        event.began = since_opened(came->began);
+        emit(event);
+    }
+    announce(index, weights);
+    return weights;
+}
+
+void Session::finish(size_t index, Clock::time_point began, double waited) {
     floatllm_event event{};
     event.kind = FLOATLLM_EVENT_CHUNK;
     event.chunk = index;
     event.chunks = plan_->chunks.size();
     event.device = ggml_backend_dev_name(device_.handle());
     event.bytes = plan_->chunks[index].weight_bytes;
-    event.seconds = seconds;
+    event.seconds = seconds_between(began, Clock::now());
+    event.began = since_opened(began);
+    event.waited = waited;
     emit(event);
 }
 
@@ -109,11 +130,12 @@ void Session::append(const std::vector<Addition> &additions) {
         seen[addition.sequence] = true;
     }
     const std::vector<size_t> before = lengths_;
-    const PassLimits limits{plan_->width,          plan_->outputs,
-                            plan_->cells,          plan_->program.dims.vocab,
-                            plan_->position_grain, plan_->output_grain};
+    const PassLimits limits{
+        plan_->width,          plan_->outputs,         plan_->cells,       plan_->program.dims.vocab,
+        plan_->position_grain, plan_->attention_block, plan_->output_grain};
     try {
         for (const Pass &each : make_passes(additions, lengths_, limits)) {
+            chunks_.heed_memory();
             run(each);
         }
     } catch (...) {
@@ -171,9 +193,12 @@ void Session::run(const Pass &pass) {
     for (const Segment &segment : pass.shape.segments) {
         lengths_[segment.sequence] += static_cast<size_t>(segment.count);
     }
-    if (pass.wanted.empty()) {
-        return;
+    if (!pass.wanted.empty() && !plan_->trial) {
+        hand_out(pass);
     }
+}
+
+void Session::hand_out(const Pass &pass) {
     // The graphs stay as they are: a tensor of their context would be forgotten with them.
     const int64_t vocab = plan_->program.dims.vocab;
     ggml_context_ptr context(ggml_init({ggml_tensor_overhead() * 2, nullptr, true}));
@@ -181,9 +206,49 @@ void Session::run(const Pass &pass) {
     char *base = static_cast<char *>(ggml_backend_buffer_get_base(activations_.get()));
     ggml_backend_tensor_alloc(activations_.get(), tensor,
                               base + plan_->layout.act[static_cast<size_t>(Act::Logits)].offset);
-    for (size_t i = 0; i < pass.logits.size(); ++i) {
-        ggml_backend_tensor_get(tensor, pass.logits[i], i * tensor->nb[1], tensor->nb[1]);
+    const bool in_reach = ggml_backend_buffer_is_host(activations_.get());
+    for (size_t i = 0; i < pass.outputs.size(); ++i) {
+        const Output &out = pass.outputs[i];
+        const float *row = out.logits;
+        if (out.logits != nullptr) {
+            ggml_backend_tensor_get(tensor, out.logits, i * tensor->nb[1], tensor->nb[1]);
+        } else if (in_reach) {
+            row =
+                reinterpret_cast<const float *>(static_cast<const char *>(tensor->data) + i * tensor->nb[1]);
+        } else {
+            logits_.resize(static_cast<size_t>(vocab));
+            ggml_backend_tensor_get(tensor, logits_.data(), i * tensor->nb[1], tensor->nb[1]);
+            row = logits_.data();
+        }
+        if (!all_finite(row, static_cast<size_t>(vocab))) {
+            std::vector<int> used = {plan_->program.embedding};
+            for (const Op &op : plan_->program.ops) {
+                if (op.weight >= 0) {
+                    used.push_back(op.weight);
+                }
+            }
+            refuse_numbers(used, "the logits that " + plan_->device.name + " computed");
+        }
+        top(row, static_cast<size_t>(vocab), out.top, out.ids);
     }
+}
+
+// Throws what is wrong where a computation over these tensors gave no numbers.
+void Session::refuse_numbers(const std::vector<int> &tensors, const std::string &what) {
+    find_damage(*plan_->model, tensors, [this](int tensor, uint64_t bytes) {
+        floatllm_event event{};
+        event.kind = FLOATLLM_EVENT_CHECK;
+        event.chunks = plan_->chunks.size();
+        event.tensor = static_cast<uint64_t>(tensor);
+        event.device = ggml_backend_dev_name(device_.handle());
+        event.bytes = bytes;
+        emit(event);
+    });
+    throw Error(
+        FLOATLLM_ERROR_ENGINE,
+        format("Every weight of %s is a number, but %s are not: the computation overflowed. Try another "
+               "--device, or another conversion of the model.",
+               plan_->model->path().c_str(), what.c_str()));
 }
 
 void Session::embed(const std::vector<int32_t> &tokens) {
@@ -195,12 +260,16 @@ void Session::embed(const std::vector<int32_t> &tokens) {
     row_.resize(bytes);
     for (size_t i = 0; i < tokens.size(); ++i) {
         float *out = embeddings_.data() + i * embd;
-        plan_->model->file(table.file)
-            .read_at(table.offset + static_cast<uint64_t>(tokens[i]) * bytes, row_.data(), bytes);
+        const uint64_t at = table.offset + static_cast<uint64_t>(tokens[i]) * bytes;
+        plan_->model->file(table.file).read_at(at, row_.data(), bytes);
         if (table.type == GGML_TYPE_F32) {
             std::memcpy(out, row_.data(), bytes);
         } else {
             to_float(row_.data(), out, static_cast<int64_t>(embd));
+        }
+        if (!all_finite(out, embd)) {
+            const int64_t bad = std::max<int64_t>(first_damaged(table.type, row_.data(), bytes), 0);
+            refuse_damage(*plan_->model, table, at + static_cast<uint64_t>(bad));
         }
         if (plan_->program.arch->scaled_embedding) {
             const float scale = std::sqrt(static_cast<float>(embd));
@@ -236,12 +305,12 @@ void Session::set_inputs(const Pass &pass) {
 }
 
 void Session::run_chunk(size_t index, const PassShape &shape) {
-    const Stopwatch watch;
+    const Clock::time_point began = Clock::now();
+    double waited = 0;
     const bool resident = plan_->chunks.size() == 1 && plan_->chunks[0].pinned;
     if (!resident || kept_graph_ == nullptr || !(kept_shape_ == shape)) {
         kept_graph_ = nullptr;
-        bound_ = chunks_.acquire(index, builder_.reset());
-        announce(index, bound_);
+        bound_ = bind(index, began, waited);
         ggml_cgraph *graph = builder_.build(plan_->chunks[index], bound_, shape);
         device_.require_support(graph);
         kept_graph_ = graph;
@@ -251,7 +320,7 @@ void Session::run_chunk(size_t index, const PassShape &shape) {
         device_.compute(kept_graph_);
     }
     chunks_.release(index);
-    finish(index, watch.seconds());
+    finish(index, began, waited);
 }
 
 void Session::map(double *sums) {
@@ -268,10 +337,10 @@ void Session::map(double *sums) {
 }
 
 void Session::touch_chunk(size_t index, double *sums) {
-    const Stopwatch watch;
+    const Clock::time_point began = Clock::now();
+    double waited = 0;
     const Chunk &chunk = plan_->chunks[index];
-    const std::vector<ggml_tensor *> weights = chunks_.acquire(index, builder_.reset());
-    announce(index, weights);
+    const std::vector<ggml_tensor *> weights = bind(index, began, waited);
     std::vector<float> rows;
     for (const Step &step : chunk.steps) {
         const int tensor = plan_->program.ops[static_cast<size_t>(step.op)].weight;
@@ -291,9 +360,13 @@ void Session::touch_chunk(size_t index, double *sums) {
         for (const float row : rows) {
             sums[tensor] += static_cast<double>(row);
         }
+        if (!std::isfinite(sums[tensor])) {
+            refuse_numbers({tensor}, "the sums over the rows of " +
+                                         plan_->model->tensors()[static_cast<size_t>(tensor)].name);
+        }
     }
     chunks_.release(index);
-    finish(index, watch.seconds());
+    finish(index, began, waited);
 }
 
 }  // namespace floatllm

@@ -80,7 +80,7 @@ def test_the_manifest_says_what_decided_and_nothing_of_this_machine(engine_env: 
     manifest = json.loads(text)
     pin = json.loads((engine_env.data / "ggml" / "pin.json").read_text())
     assert manifest["schema_version"] == 1
-    assert manifest["abi_version"] == 1
+    assert manifest["abi_version"] == 2
     assert manifest["engine_version"] == "0.1.0"
     assert (manifest["preset"], manifest["backends"], manifest["build_type"]) == ("cpu", ["cpu"], "Release")
     pinned = {key: pin[key] for key in ("version", "commit", "tree_sha256")}

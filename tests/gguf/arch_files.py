@@ -9,6 +9,7 @@ from pathlib import Path
 import gguf
 import numpy as np
 from gguf import GGMLQuantizationType as Type
+from k_blocks import K_TYPES, random_blocks
 
 ARCHS = ("llama", "qwen2", "qwen3", "phi3", "gemma3")
 VOCAB = 384
@@ -43,7 +44,12 @@ def write(path: Path, model: Small) -> Path:
             middle = 0.0 if name.endswith(".bias") else 2.0 if "rope" in name else 1.0
             writer.add_tensor(name, (middle + 0.1 * rng.standard_normal(shape)).astype(np.float32))
             continue
-        values = (rng.standard_normal(shape) * shape[1] ** -0.5).astype(np.float32)
+        spread = shape[1] ** -0.5
+        if model.matrix in K_TYPES:
+            blocks = random_blocks(rng, *shape, model.matrix, spread)
+            writer.add_tensor(name, blocks, raw_dtype=model.matrix)
+            continue
+        values = (rng.standard_normal(shape) * spread).astype(np.float32)
         if model.matrix == Type.F32:
             writer.add_tensor(name, values)
         else:

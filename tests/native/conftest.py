@@ -14,7 +14,8 @@ import pytest
 _ROOT = Path(__file__).resolve().parents[2]
 sys.path[:0] = [str(_ROOT / "native"), str(_ROOT / "tests" / "gguf")]
 
-import gguf_files  # noqa: E402 (the paths above come first)
+import arch_files  # noqa: E402 (the paths above come first)
+import gguf_files  # noqa: E402
 from gguf import GGMLQuantizationType as Type  # noqa: E402
 from installed import DATA, Installed  # noqa: E402
 from packaged import packaged_model  # noqa: E402
@@ -59,6 +60,21 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
 def tiny(made: Callable[..., Path]) -> Path:
     """A llama of several types with a tokenizer of bytes."""
     return made(matrix=Type.Q8_0, embd=Type.F16, tokenizer=True)
+
+
+@pytest.fixture(scope="session")
+def small(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
+    """Makes a small model of an architecture once for each type of its matrices."""
+    folder = tmp_path_factory.mktemp("archs")
+    known: dict[arch_files.Small, Path] = {}
+
+    def make(arch: str, matrix: Type = Type.F32) -> Path:
+        wanted = arch_files.Small(arch, matrix)
+        if wanted not in known:
+            known[wanted] = arch_files.write(folder / f"{len(known)}.gguf", wanted)
+        return known[wanted]
+
+    return make
 
 
 @pytest.fixture(scope="session")

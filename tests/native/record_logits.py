@@ -21,6 +21,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "gguf"))
 
 import arch_files
 from gguf import GGMLQuantizationType as Type
+from k_blocks import K_TYPES
 
 TOKENS = [(37 * i * i + 11 * i + 5) % arch_files.VOCAB for i in range(40)]
 
@@ -39,11 +40,11 @@ def encoded(values: np.ndarray) -> str:
 
 
 def main() -> None:
-    """Records every architecture in four types."""
+    """Records every architecture in six types."""
     models = []
     with tempfile.TemporaryDirectory() as folder:
         for arch in arch_files.ARCHS:
-            for matrix in (Type.F32, Type.F16, Type.Q8_0, Type.Q4_0):
+            for matrix in (Type.F32, Type.F16, Type.Q8_0, Type.Q4_0, *K_TYPES):
                 path = arch_files.write(Path(folder) / "model.gguf", arch_files.Small(arch, matrix))
                 models.append(
                     {

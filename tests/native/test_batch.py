@@ -90,8 +90,7 @@ def test_a_schedule_needs_room_for_a_token_of_each_and_a_piece() -> None:
 def test_company_changes_no_bit(
     engine: Installed, made: Callable[..., Path], monkeypatch: pytest.MonkeyPatch, kind: Type
 ) -> None:
-    # Any bit that differs makes another token, and another token another text.
-    monkeypatch.setattr(batch, "likeliest", lambda row: zlib.crc32(row) % 512)
+    monkeypatch.setattr(Engine, "likeliest", _by_every_bit(512))
     path = made(matrix=kind, embd=kind, embed=128, feed=384, vocab=512)
     _same_in_any_company(path, 600, (1, 5, 64, 65, 127, 300, 530, 2, 90))
 
@@ -100,9 +99,16 @@ def test_company_changes_no_bit(
 def test_company_changes_no_bit_in_any_architecture(
     engine: Installed, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, arch: str
 ) -> None:
-    monkeypatch.setattr(batch, "likeliest", lambda row: zlib.crc32(row) % arch_files.VOCAB)
+    monkeypatch.setattr(Engine, "likeliest", _by_every_bit(arch_files.VOCAB))
     path = arch_files.write(tmp_path / "model.gguf", arch_files.Small(arch, Type.F32))
     _same_in_any_company(path, 200, (70, 1, 128, 9, 30))
+
+
+def _by_every_bit(vocab: int) -> Callable[[Engine, Any], list[list[int]]]:
+    """A choice in which any bit that differs makes another token, and another token another text."""
+    return lambda engine, additions: [
+        [zlib.crc32(row) % vocab for row in rows] for rows in engine.append(additions)
+    ]
 
 
 def _same_in_any_company(path: Path, ctx: int, lengths: tuple[int, ...]) -> None:
@@ -228,7 +234,7 @@ def test_a_row_that_is_not_right_is_refused_before_anything_runs(
 
 
 def _arguments(prompts: Path, out: Path, **given: Any) -> argparse.Namespace:
-    options = dict.fromkeys(("memory", "ctx", "chunk", "tokens", "sequences"))
+    options = dict.fromkeys(("memory", "ctx", "kv", "chunk", "tokens", "sequences"))
     fixed = {"device": "CPU", "threads": 1, "io": "auto", "input": str(prompts), "output": str(out)}
     return argparse.Namespace(**{**options, **fixed, **given})
 
@@ -262,7 +268,8 @@ def test_as_many_run_at_once_as_the_cache_holds(engine: Installed, tiny: Path, t
             (2048, {"memory": "16M"}),
             (None, {"sequences": 300}),
         ):
-            plan = batch.make_plan(model, rows, ctx, _arguments(prompts, tmp_path / "out", **given))
+            arguments = _arguments(prompts, tmp_path / "out", ctx=ctx, **given)
+            plan = batch.make_plan(model, rows, arguments, {})
             counts.append(plan.sequences)
             assert plan.ctx == (ctx or 201)
             assert plan.memory.total <= plan.memory.limit
@@ -281,10 +288,10 @@ from floatllm.cli import main
 progress, rows = pathlib.Path(sys.argv[1]), int(sys.argv[2])
 class Halting(floatllm.batch.Engine):
     # Computes until so many rows are kept, and then no more.
-    def append(self, additions):
+    def likeliest(self, additions):
         while progress.exists() and progress.read_bytes().count(b"\\n") > rows:
             time.sleep(0.01)
-        return super().append(additions)
+        return super().likeliest(additions)
 floatllm.batch.Engine = Halting
 sys.exit(main(sys.argv[3:]))
 """

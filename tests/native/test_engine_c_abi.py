@@ -9,7 +9,8 @@ import subprocess
 from pathlib import Path
 
 import pytest
-from floatllm import Model, _lib
+from floatllm import Engine, Model, _lib
+from floatllm.sampler import top
 from installed import Installed
 from llama_numpy import weights
 from tool_environment import skip_or_fail
@@ -26,12 +27,18 @@ def _compiler() -> str:
     return found
 
 
-def test_an_example_in_c_maps_a_model(engine: Installed, image_like: Path, tmp_path: Path) -> None:
+def _example(name: str, folder: Path) -> Path:
+    """A program of this folder, compiled and linked with the engine."""
     library = Path(os.environ["FLOATLLM_LIBRARY"])
-    program = tmp_path / "example"
+    program = folder / name
     command = [_compiler(), "-std=c99", "-Wall", "-Wextra", "-Wpedantic", "-Werror", f"-I{_INCLUDE}"]
-    command += [str(_HERE / "example.c"), str(library), f"-Wl,-rpath,{library.parent}", "-o", str(program)]
+    command += [str(_HERE / f"{name}.c"), str(library), f"-Wl,-rpath,{library.parent}", "-o", str(program)]
     subprocess.run(command, check=True)
+    return program
+
+
+def test_an_example_in_c_maps_a_model(engine: Installed, image_like: Path, tmp_path: Path) -> None:
+    program = _example("example", tmp_path)
     done = subprocess.run([program, image_like, "131072"], capture_output=True, text=True, check=False)
     assert (done.returncode, done.stderr) == (0, "")
     *tensors, last = done.stdout.splitlines()
@@ -45,6 +52,25 @@ def test_an_example_in_c_maps_a_model(engine: Installed, image_like: Path, tmp_p
     missing = subprocess.run([program, "/nowhere.gguf", "1"], capture_output=True, text=True, check=False)
     assert missing.returncode == 7
     assert "/nowhere.gguf" in missing.stderr
+
+
+@pytest.mark.parametrize("chunk", [0, 65536])
+def test_an_example_in_c_runs_a_model(engine: Installed, tiny: Path, tmp_path: Path, chunk: int) -> None:
+    program = _example("example_run", tmp_path)
+    prompt, steps = [5, 6, 7, 200], 9
+    with Model.open(tiny) as model, Engine(model.plan(device="CPU", ctx=256, chunk=chunk or None)) as session:
+        tokens = list(session.generate(prompt, steps, ignore_end=True))
+        session.truncate(len(prompt) - 1)
+        logits = session.forward(prompt[-1:])
+        expected = [" ".join(map(str, tokens))]
+        expected += [f"{token} {logits[token]:.5f}" for token in top(logits, 3)]
+        expected.append(f"{len(prompt)} of 256 positions")
+    command = [program, tiny, str(chunk), str(steps), *map(str, prompt)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout.splitlines() == expected
+    wrong = subprocess.run([*command, "256"], capture_output=True, text=True, check=False)
+    assert (wrong.returncode, "vocabulary" in wrong.stderr) == (2, True)
 
 
 def test_ctypes_repeats_the_header(tmp_path: Path) -> None:

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import re
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from floatllm import EngineError, Model
+from gguf import GGMLQuantizationType as Type
 from installed import Installed
 
 _PROC = Path("/proc/self/smaps_rollup")
@@ -84,3 +88,45 @@ def test_nothing_is_left_behind(engine: Installed, tiny: Path) -> None:
     assert after[0] - before[0] <= 2 * 2**20
     assert after[1] == before[1]
     assert after[2] <= before[2] + 4
+
+
+_CLOSED = """
+import json, sys
+from floatllm import Engine, Model
+from floatllm.predict import predict
+
+def resident():
+    return next(int(l.split()[1]) * 1024 for l in open("/proc/self/status") if l.startswith("RssAnon"))
+
+held = []
+with Model.open(sys.argv[1]) as model:
+    for memory in ("40M", None, "40M"):
+        plan = model.plan(memory, "CPU", ctx=256, io="direct")
+        predict(plan)
+        with Engine(plan) as engine:
+            engine.forward([1, 2, 3])
+            assert plan.weights_repacked in (0, sum(t.size for t in model.tensors if t.type == "q4_0"))
+        held.append(resident())
+print(json.dumps([held, plan.weights_bytes]))
+"""
+
+
+@pytest.mark.skipif(not _PROC.exists(), reason="resident memory is read from /proc, which is not here")
+def test_what_was_repacked_is_given_back(engine: Installed, made: Callable[..., Path]) -> None:
+    """The allocator keeps large blocks that it gave out once, unless it is told."""
+    path = made(matrix=Type.Q4_0, embed=512, feed=2048, layers=8, vocab=512)
+    held, weights = engine.script(_CLOSED, path)
+    assert weights > 16 << 20
+    assert held[-1] - held[0] < 4 << 20
+
+
+def test_the_smallest_memory_named_for_repacked_weights_works(
+    engine: Installed, made: Callable[..., Path]
+) -> None:
+    path = made(matrix=Type.Q4_0, embed=512, feed=2048, layers=8, vocab=512)
+    with Model.open(path) as model:
+        with pytest.raises(EngineError, match="the smallest that works is") as refused:
+            model.plan("2M", "CPU", ctx=256)
+        named = re.search(r"the smallest that works is (\d+)K", str(refused.value))
+        assert named is not None
+        model.plan(f"{named[1]}K", "CPU", ctx=256)

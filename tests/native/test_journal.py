@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import errno
+import importlib.util
 import json
+import os
+import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
-from floatllm import UsageError
+from floatllm import UsageError, locks
 from floatllm.journal import Journal, sidecar
 
 
@@ -62,3 +67,53 @@ def test_a_file_that_is_no_sidecar_is_left_alone(tmp_path: Path, content: bytes)
     with pytest.raises(UsageError, match="move it away"):
         Journal(out, {"ctx": 5}, 3)
     assert sidecar(out).read_bytes() == content
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="POSIX locks")
+def test_one_process_at_a_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    first, second = (os.open(tmp_path / "file", os.O_RDWR | os.O_CREAT) for _ in range(2))
+    try:
+        assert locks.take(first)
+        assert not locks.take(second)
+        os.close(first)
+        assert locks.take(second)
+        # A file system without locks keeps nobody from working; one that fails does.
+        for number, taken in ((errno.ENOLCK, True), (errno.EIO, False)):
+
+            def fail(_file: int, _how: int, number: int = number) -> None:
+                raise OSError(number, "no")
+
+            monkeypatch.setattr("fcntl.flock", fail)
+            if taken:
+                assert locks.take(second)
+            else:
+                with pytest.raises(OSError, match="no"):
+                    locks.take(second)
+    finally:
+        os.close(second)
+
+
+def test_windows_locks_a_byte_that_is_never_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    taken: set[int] = set()
+
+    def locking(file: int, how: int, count: int) -> None:
+        place = os.lseek(file, 0, os.SEEK_CUR)
+        assert (how, count) == (2, 1)
+        if place in taken:
+            raise PermissionError(errno.EACCES, "locked")
+        taken.add(place)
+
+    monkeypatch.setattr(sys, "platform", "win32")
+    monkeypatch.setitem(sys.modules, "msvcrt", SimpleNamespace(locking=locking, LK_NBLCK=2))
+    spec = importlib.util.spec_from_file_location("windows_locks", locks.__file__)
+    assert spec is not None
+    assert spec.loader is not None
+    windows = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(windows)
+    with (tmp_path / "file").open("w+b", buffering=0) as file:
+        file.write(b"header")
+        assert windows.take(file.fileno())
+        assert not windows.take(file.fileno())
+        # Written is where it would have been.
+        assert file.tell() == len(b"header")
+        assert taken == {2**31 - 2}

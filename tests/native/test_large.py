@@ -84,6 +84,18 @@ def test_looking_takes_two_seconds_of_a_cpu_and_200_mb(
     assert peak < 200e6
 
 
+def test_the_picture_of_it_stays_small(engine: Installed, whole: large_files.Large, tmp_path: Path) -> None:
+    picture = tmp_path / "plan.svg"
+    # Thousands of chunks, of which nearly every second one stays.
+    options = ("--memory", "100GiB", "--device", "CPU", "--plot", picture)
+    code, lines, seconds, peak = engine.script(_COMMAND, "plan", whole.path, *options)
+    assert code == 0
+    assert lines > 2000
+    assert seconds < 2
+    assert peak < 200e6
+    assert 10_000 < picture.stat().st_size < 1e6
+
+
 @pytest.mark.parametrize(
     ("io", "layers"),
     # Holes are read into the page cache at a tenth of the speed, which all of it is not worth.

@@ -1,4 +1,4 @@
-"""The samplers against a plain definition of each, and at their edges. No engine is needed."""
+"""The samplers against a plain definition of each, and at their edges."""
 
 from __future__ import annotations
 
@@ -14,6 +14,9 @@ from floatllm import EngineError, Sampling, UsageError
 from floatllm.sampler import Sampler, candidates, likeliest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
+
+# The library finds the largest logits.
+pytestmark = pytest.mark.usefixtures("engine")
 
 _OFF: dict[str, Any] = {"top_k": 0, "top_p": 1.0, "min_p": 0.0}
 

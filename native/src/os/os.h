@@ -108,6 +108,12 @@ class Pages {
     size_t size_ = 0;
 };
 
+// Asks for large pages, which are found faster, in a range of memory; only whole pages inside it.
+void prefer_huge_pages(void *data, size_t size);
+
+// Gives freed memory that the allocator holds back to the system.
+void trim();
+
 // Share of the file that is in the page cache, 0 to 1, by a sample; 0 where the system does not tell.
 double cached_share(const File &file);
 

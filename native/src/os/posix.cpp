@@ -2,6 +2,9 @@
 #include <sys/mman.h>
 #include <sys/stat.h>
 #include <unistd.h>
+#if defined(__GLIBC__)
+#include <malloc.h>
+#endif
 
 #include <algorithm>
 #include <cerrno>
@@ -146,8 +149,26 @@ Pages::Pages(size_t size) : size_(size) {
                     format("Cannot get %s of memory: %s.", human_size(size).c_str(), std::strerror(errno)));
     }
     data_ = data;
+    prefer_huge_pages(data, size);
+}
+
+void prefer_huge_pages(void *data, size_t size) {
 #if defined(MADV_HUGEPAGE)
-    ::madvise(data, size, MADV_HUGEPAGE);
+    const uintptr_t page = page_size();
+    const uintptr_t begin = (reinterpret_cast<uintptr_t>(data) + page - 1) / page * page;
+    const uintptr_t end = (reinterpret_cast<uintptr_t>(data) + size) / page * page;
+    if (end > begin) {
+        ::madvise(reinterpret_cast<void *>(begin), end - begin, MADV_HUGEPAGE);
+    }
+#else
+    (void)data;
+    (void)size;
+#endif
+}
+
+void trim() {
+#if defined(__GLIBC__)
+    ::malloc_trim(0);
 #endif
 }
 

@@ -188,6 +188,12 @@ Pages::~Pages() {
     }
 }
 
+// Windows gives large pages to those alone who may lock memory.
+void prefer_huge_pages(void *, size_t) {}
+
+// The heap gives large blocks back by itself.
+void trim() {}
+
 double cached_share(const File &) { return 0; }
 
 size_t page_size() { return system_info().dwPageSize; }
