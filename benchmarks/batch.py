@@ -12,12 +12,8 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import statistics
-import subprocess
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -56,36 +52,12 @@ done(sum(tokens for _, tokens in given[1:]) / (ended - began))
 
 def run(code: str, arguments: list[object], members: Path) -> dict[str, Any]:
     """One measurement in a fresh process, inside the limit and with a cold cache."""
-    os.sync()
-    Path("/proc/sys/vm/drop_caches").write_text("3")
-    done = subprocess.run(
-        [sys.executable, "-c", code, *map(str, arguments)],
-        capture_output=True,
-        text=True,
-        check=False,
-        preexec_fn=lambda: members.write_text(str(os.getpid())),
-    )
+    done = stream.inside([sys.executable, "-c", code, *map(str, arguments)], members)
     if done.returncode != 0:
         sys.stderr.write(done.stderr)
         return {"rate": 0.0, "failed": done.returncode}
     result: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
     return result
-
-
-@contextmanager
-def limited(limit: int, read_ahead: int | None) -> Iterator[Path]:
-    """A cgroup of `limit` MiB, every disk reading `read_ahead` KiB ahead; all as before behind it."""
-    former = {disk: disk.read_text() for disk in stream.disks()}
-    members = stream.limited_group(limit << 20)
-    try:
-        if read_ahead:
-            for disk in former:
-                disk.write_text(str(read_ahead))
-        yield members
-    finally:
-        for disk, text in former.items():
-            disk.write_text(text)
-        members.parent.rmdir()
 
 
 def rounds(codes: dict[str, str], arguments: list[object], given: argparse.Namespace) -> dict[str, Any]:
@@ -95,7 +67,7 @@ def rounds(codes: dict[str, str], arguments: list[object], given: argparse.Names
     import floatllm  # noqa: PLC0415
 
     rates: dict[str, list[float]] = {name: [] for name in codes}
-    with limited(given.limit, given.read_ahead) as members:
+    with stream.limited(given.limit, given.read_ahead) as members:
         for _ in range(given.rounds):
             for name, code in codes.items():
                 result = run(code, [given.model, *arguments], members)

@@ -11,13 +11,9 @@ Prints JSON for each round: tokens per second, the time that reading alone takes
 from __future__ import annotations
 
 import json
-import os
 import statistics
-import subprocess
 import sys
-from pathlib import Path
 
-import batch
 import stream
 
 
@@ -31,17 +27,11 @@ def main() -> None:
     command = [sys.executable, "-m", "floatllm", "bench", str(given.model), "--json", "--ctx", "256"]
     command += ["--device", "CPU", "-n", str(given.tokens)]
     rounds = []
-    with batch.limited(given.limit, given.read_ahead) as members:
+    with stream.limited(given.limit, given.read_ahead) as members:
         for _ in range(given.rounds):
-            os.sync()
-            Path("/proc/sys/vm/drop_caches").write_text("3")
-            done = subprocess.run(
-                command,
-                stdout=subprocess.PIPE,
-                text=True,
-                check=True,
-                preexec_fn=lambda: members.write_text(str(os.getpid())),
-            )
+            done = stream.inside(command, members)
+            if done.returncode != 0:
+                sys.exit(done.stderr)
             found = json.loads(done.stdout)
             rounds.append(
                 {

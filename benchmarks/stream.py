@@ -16,6 +16,8 @@ import os
 import statistics
 import subprocess
 import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
 
@@ -104,18 +106,39 @@ def limited_group(limit: int) -> Path:
     return group / "cgroup.procs"
 
 
-def run(code: str, model: Path, tokens: int, members: Path) -> dict[str, float]:
-    """One engine, once, inside the limit and with a cold cache."""
+@contextmanager
+def limited(limit: int, read_ahead: int | None) -> Iterator[Path]:
+    """A cgroup of `limit` MiB, every disk reading `read_ahead` KiB ahead; all as before behind it."""
+    former = {disk: disk.read_text() for disk in disks()}
+    members = limited_group(limit << 20)
+    try:
+        if read_ahead:
+            for disk in former:
+                disk.write_text(str(read_ahead))
+        yield members
+    finally:
+        for disk, text in former.items():
+            disk.write_text(text)
+        members.parent.rmdir()
+
+
+def inside(command: Sequence[str], members: Path) -> subprocess.CompletedProcess[str]:
+    """Runs `command` in the group of `members`, with a cold cache."""
     os.sync()
     Path("/proc/sys/vm/drop_caches").write_text("3")
-    command = [sys.executable, "-c", code + MEASURE, str(model), json.dumps(PROMPT), str(tokens)]
-    done = subprocess.run(
+    return subprocess.run(
         command,
         capture_output=True,
         text=True,
         check=False,
         preexec_fn=lambda: members.write_text(str(os.getpid())),
     )
+
+
+def run(code: str, model: Path, tokens: int, members: Path) -> dict[str, float]:
+    """One engine, once, inside the limit and with a cold cache."""
+    command = [sys.executable, "-c", code + MEASURE, str(model), json.dumps(PROMPT), str(tokens)]
+    done = inside(command, members)
     if done.returncode != 0:
         return {"rate": 0.0, "peak": 0, "failed": done.returncode}
     result: dict[str, float] = json.loads(done.stdout.splitlines()[-1])
@@ -149,29 +172,20 @@ def main() -> None:
     import floatllm  # noqa: PLC0415
     import llama_cpp  # noqa: PLC0415
 
-    former = {disk: disk.read_text() for disk in disks()}
-    members = limited_group(options.limit << 20)
     rates: dict[str, list[float]] = {"llama.cpp": [], "floatllm": []}
-    try:
-        if options.read_ahead:
-            for disk in former:
-                disk.write_text(str(options.read_ahead))
+    with limited(options.limit, options.read_ahead) as members:
         for _ in range(options.rounds):
             for name, code in (("llama.cpp", PEER), ("floatllm", OURS)):
                 result = run(code, options.model, options.tokens, members)
                 rates[name].append(result["rate"])
                 sys.stderr.write(f"{name}: {result}\n")
-    finally:
-        for disk, text in former.items():
-            disk.write_text(text)
-        members.parent.rmdir()
     medians = {name: statistics.median(values) for name, values in rates.items()}
     sys.stdout.write(
         json.dumps(
             {
                 "model_bytes": options.model.stat().st_size,
                 "limit_mib": options.limit,
-                "read_ahead_kib": options.read_ahead or {d.parts[3]: int(t) for d, t in former.items()},
+                "read_ahead_kib": options.read_ahead or {d.parts[3]: int(d.read_text()) for d in disks()},
                 "versions": {
                     "floatllm": asdict(floatllm.versions()),
                     "llama-cpp-python": llama_cpp.__version__,

@@ -293,13 +293,24 @@ def wheel(
 
 
 @app.command()
-def verify(*, python: PythonOption = None) -> None:
-    """Proves again what is installed."""
+def verify(
+    *,
+    python: PythonOption = None,
+    device: Annotated[
+        str | None, typer.Option(envvar="FLOATLLM_DEVICE", help="Only this one, by ggml's name: CUDA1.")
+    ] = None,
+    verbose: Annotated[bool, typer.Option("-v", "--verbose", help="List the operations.")] = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Proves again what is installed, on each GPU that it sees."""
     from floatllm_build import render  # noqa: PLC0415
 
     with render.listening() as tell:
-        proof = flow.verify_installed(LiveSystem(), python, tell)
-    sys.stdout.write(f"the installed engine computed on {proof.device}, and its numbers agree\n")
+        found = flow.verify_installed(LiveSystem(), python, device, tell)
+    if as_json:
+        _print_json(to_json(found))
+        return
+    render.show_verified(found, verbose=verbose)
 
 
 @app.command()
@@ -307,18 +318,7 @@ def presets(*, as_json: JsonOption = False) -> None:
     """Lists what can be built."""
     table = flow.presets()
     if as_json:
-        rows = [
-            {
-                "name": preset.name,
-                "backend": preset.backend,
-                "description": preset.description,
-                "portable": preset.portable,
-                "low_mem": preset.low_mem,
-                "jobs": preset.jobs,
-                "variables": dict(preset.variables),
-            }
-            for preset in table.values()
-        ]
+        rows = [preset.row() for preset in table.values()]
         _print_json({"schema_version": SCHEMA_VERSION, "presets": rows})
         return
     from floatllm_build import render  # noqa: PLC0415
@@ -338,7 +338,7 @@ def fetch() -> None:
 
 @app.command()
 def clean() -> None:
-    """Deletes everything that this tool keeps: sources, build folders, wheels."""
+    """Deletes everything that this tool keeps: sources, toolkits, build folders, wheels."""
     from floatllm_build import render  # noqa: PLC0415
 
     with render.listening() as tell:

@@ -15,9 +15,11 @@ from pathlib import Path
 from floatllm_build.build.governor import spare
 from floatllm_build.build.key import digest, plan_inputs, wheel_inputs
 from floatllm_build.build.run import NO_TIMELINE, Means, build
-from floatllm_build.build.staging import digests, read_sources, stage
+from floatllm_build.build.staging import digests, read_sources, requiring, stage
 from floatllm_build.build_folder import Folder, free_space_hint
-from floatllm_build.errors import BuildFailedError, InstallFailedError, MissingError
+from floatllm_build.cuda_runtime import bring_runtime, has_runtime
+from floatllm_build.cuda_toolkit import fetch_toolkit, runtime_wheels
+from floatllm_build.errors import BuildFailedError, InstallFailedError, MissingError, NotProvenError
 from floatllm_build.events import Hint, Listener, StepDone, StepStarted
 from floatllm_build.files import in_the_future, remove_folder
 from floatllm_build.ggml_source import Pin, fetch, locate, read_pin
@@ -40,13 +42,15 @@ from floatllm_build.values import (
     Installed,
     Lack,
     Plan,
-    Proof,
+    PlannedToolkit,
     Request,
     Target,
     ToolchainFacts,
+    Unproven,
+    Verified,
     Wheel,
 )
-from floatllm_build.verify import prove_installed, prove_wheel
+from floatllm_build.verify import prove_installed, prove_wheel, seen_gpus
 from floatllm_build.wheel import find_cached, keep, package
 
 # Rules whose reasons `plan` and `detect` show, and the one line of an install leaves out.
@@ -108,11 +112,15 @@ def install_engine(door: Door, wish: Wish, tell: Listener) -> Installed:
         # Another tool, which had the cache until now, may have been at work there.
         target = probe_target(system, wish.python)
         check_tag(target, wheel)
-        unchanged = holds(target, wheel)
-        if not unchanged:
+        served = made.toolkit is None or has_runtime(target, made.toolkit)
+        held = holds(target, wheel)
+        # First, because the former engine works until its own files go.
+        if made.toolkit and not served:
+            _bring_runtime(system, target, made.toolkit, cache, tell)
+        if not held:
             _install(system, target, wheel, cache, tell)
     seconds = time.monotonic() - started
-    return Installed(target=target, plan=made, wheel=wheel, unchanged=unchanged, seconds=seconds)
+    return Installed(target=target, plan=made, wheel=wheel, unchanged=held and served, seconds=seconds)
 
 
 def make_wheel(door: Door, wish: Wish, out: Path, tell: Listener) -> Wheel:
@@ -125,15 +133,27 @@ def make_wheel(door: Door, wish: Wish, out: Path, tell: Listener) -> Wheel:
     return replace(wheel, path=str(copy))
 
 
-def verify_installed(system: System, python: str | None, tell: Listener) -> Proof:
-    """The proof again, on what is installed. Raises MissingError where nothing is."""
+def verify_installed(system: System, python: str | None, device: str | None, tell: Listener) -> Verified:
+    """The proof again, on what is installed: on its own device and every other GPU, or on the one named.
+
+    Raises MissingError where nothing is installed, and NotProvenError for the first of them; that another
+    is not proven stands in the result.
+    """
     target = probe_target(system, python)
     if not target.installed:
         raise MissingError(
             f"There is no floatllm in {target.prefix} (by {target.chosen_by}). Run floatllm-build install."
         )
-    site = Path(target.installed).parent
-    return prove_installed(target.executable, _device_of(site / "floatllm" / "manifest.json"), tell)
+    own = device or _device_of(Path(target.installed).parent / "floatllm" / "manifest.json")
+    proofs = [prove_installed(target.executable, own, tell)]
+    unproven: list[Unproven] = []
+    for other in () if device else seen_gpus(target.executable):
+        if other != own:
+            try:
+                proofs.append(prove_installed(target.executable, other, tell))
+            except NotProvenError as error:
+                unproven.append(Unproven(device=other, reason=str(error)))
+    return Verified(proofs=tuple(proofs), unproven=tuple(unproven))
 
 
 def fetch_ggml(system: System, tell: Listener) -> GgmlSource:
@@ -181,7 +201,7 @@ def _make_wheel(
     toolchain = with_tools(system, host.toolchain, cache)
     data = data_dir()
     source = _source(system, read_pin(data), cache, wish.ggml_dir, tell)
-    sources = read_sources(data)
+    sources = requiring(read_sources(data), made.toolkit.requires if made.toolkit else ())
     inputs = plan_inputs(made, preset.variables, host, toolchain, source.folder)
     key = digest(wheel_inputs(inputs, digests(sources), source.tree_sha256, host.python.platform))
     cached = find_cached(cache, key)
@@ -190,6 +210,8 @@ def _make_wheel(
             tell(Hint(NO_TIMELINE))
         tell(StepDone("build", f"nothing changed; reusing {Path(cached.path).name}, built and proven before"))
         return made, cached
+    if made.toolkit and made.toolkit.download:
+        _toolkit(system, made.toolkit, cache, tell)
     folder = Folder(cache / "build" / f"{made.preset}-{digest(inputs)[:10]}")
     try:
         stage(sources, folder.sources)
@@ -201,9 +223,10 @@ def _make_wheel(
         tell(StepStarted("verify"))
         # Without the device its wheel computes on the CPU all the same, and that can be proven.
         device = made.device if made.proof == "device" else DEVICES["cpu"]
-        proof = prove_wheel(Path(wheel.path), python, device, cache, tell, made.environment)
+        beside = Path(made.toolkit.nvcc).parents[2] if made.toolkit and made.toolkit.requires else None
+        proof = prove_wheel(Path(wheel.path), python, device, cache, tell, made.environment, beside)
         unproven = "" if device == made.device else f"; {made.device} is not here and not proven"
-        tell(StepDone("verify", f"computed on {proof.device}, numbers agree{unproven}"))
+        tell(StepDone("verify", f"computed on {proof.device}, {proof.agree} operations agree{unproven}"))
         return made, keep(cache, wheel, proof, whole=whole)
     except OSError as error:
         hint = "Look at the permissions there, and run this again."
@@ -231,9 +254,25 @@ def _source(system: System, pin: Pin, cache: Path, chosen: Path | None, tell: Li
     return source
 
 
+def _toolkit(system: System, toolkit: PlannedToolkit, cache: Path, tell: Listener) -> None:
+    tell(StepStarted("toolkit"))
+    fetched = fetch_toolkit(system, toolkit, cache, tell)
+    tell(StepDone("toolkit", f"CUDA {toolkit.version}, {'fetched' if fetched else 'in the cache'}"))
+
+
+def _bring_runtime(
+    system: System, target: Target, toolkit: PlannedToolkit, cache: Path, tell: Listener
+) -> None:
+    if toolkit.download:
+        _toolkit(system, toolkit, cache, tell)
+    tell(StepStarted("install"))
+    bring_runtime(system, target, toolkit, runtime_wheels(toolkit) if toolkit.download else None, cache)
+    tell(StepDone("install", f"CUDA's libraries ({', '.join(toolkit.requires)}) into {target.prefix}"))
+
+
 def _mind_the_clock(folder: Folder, cache: Path, tell: Listener) -> None:
     """Sees to it that no file of ours lies in the future, where ninja would take old objects for new ones."""
-    for kept in (folder.sources, cache / "ggml", cache / "tools"):
+    for kept in (folder.sources, cache / "ggml", cache / "cuda", cache / "tools"):
         for path in in_the_future(kept):
             os.utime(path)
     if in_the_future(folder.out):

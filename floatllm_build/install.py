@@ -15,6 +15,7 @@ from floatllm_build.errors import InstallFailedError, MissingError
 from floatllm_build.files import remove_folder
 from floatllm_build.pip import install_command, last_lines
 from floatllm_build.process import run_to_its_end
+from floatllm_build.sites import sites
 from floatllm_build.sizes import show_size
 from floatllm_build.system import Completed, System
 from floatllm_build.values import Target, Wheel
@@ -53,7 +54,7 @@ def check_writable(target: Target) -> None:
 
     Pip finds that out when it has already taken the former program away, and does not bring it back.
     """
-    for site in _sites(target):
+    for site in sites(target):
         refusal = _refusal(site)
         if refusal:
             raise MissingError(
@@ -80,7 +81,7 @@ def _check_space(target: Target, wheel: Path) -> None:
         return  # The installer has the words for that.
     with zipfile.ZipFile(wheel) as archive:
         needed = sum(member.file_size for member in archive.infolist()) + _COMPILED
-    for site in _sites(target):
+    for site in sites(target):
         free = shutil.disk_usage(site).free
         if free < needed:
             raise InstallFailedError(
@@ -106,7 +107,7 @@ def clear_remains(target: Target) -> None:
     Pip moves the former engine aside, under names that start with `~`, writes the new one, its RECORD last,
     and then deletes the former. Where the new one has no RECORD it is deleted, and the former comes back.
     """
-    for site in _sites(target):
+    for site in sites(target):
         for path in _aside(site):
             # Pip makes a folder to have the name, deletes it and renames the former to it.
             with contextlib.suppress(OSError):
@@ -137,20 +138,6 @@ def clear_remains(target: Target) -> None:
 def _aside(site: Path) -> list[Path]:
     """What pip moved aside of the engine; not `~loatllm_build`, which is this tool's."""
     return [*site.glob("~loatllm"), *site.glob("~loatllm-*.dist-info")]
-
-
-def _sites(target: Target) -> list[Path]:
-    """Where the engine is, or may have been until its installer was killed.
-
-    Nowhere that is known for a system's own Python: its pip goes to the user's own folder.
-    """
-    if target.installed:
-        return [Path(target.installed).parent]
-    if target.kind == "system":
-        return []
-    version = ".".join(map(str, target.version))
-    patterns = (f"lib*/python{version}/site-packages", "Lib/site-packages")
-    return [site for pattern in patterns for site in Path(target.prefix).glob(pattern)]
 
 
 def check_tag(target: Target, wheel: Wheel) -> None:

@@ -13,7 +13,7 @@ from floatllm_build.files import scratch_in
 from floatllm_build.system import Completed, System
 from floatllm_build.values import Target
 
-_QUIET = ("--disable-pip-version-check", "--no-input")
+QUIET = ("--disable-pip-version-check", "--no-input")
 _TIMEOUT = 900.0
 
 
@@ -59,7 +59,7 @@ def fetch_with_pip(
 ) -> Completed:
     """Runs pip with the user's own index settings."""
     pip = own_pip(system, cache)
-    return system.run((*pip, arguments[0], *_QUIET, *arguments[1:]), timeout=_TIMEOUT, variables=variables)
+    return system.run((*pip, arguments[0], *QUIET, *arguments[1:]), timeout=_TIMEOUT, variables=variables)
 
 
 def install_command(system: System, target: Target, wheel: Path, cache: Path) -> tuple[str, ...]:
@@ -67,14 +67,41 @@ def install_command(system: System, target: Target, wheel: Path, cache: Path) ->
 
     Raises MissingError where no installer can be found.
     """
-    options = ("--no-deps", "--force-reinstall", "--no-index")
+    pip = ("--no-deps", "--force-reinstall", "--no-index", str(wheel))
+    return _install(system, target, cache, pip=pip, uv=("--no-deps", "--reinstall", "--offline", str(wheel)))
+
+
+def packages_command(
+    system: System,
+    target: Target,
+    wanted: tuple[str, ...],
+    wheels: Path | None,
+    cache: Path,
+    *,
+    anew: bool = False,
+) -> tuple[str, ...]:
+    """The command that brings packages into the target where they are not there: from a folder of wheels and
+    nowhere else, or from the index where that is None. `anew`: even where they are elsewhere on its path.
+
+    Raises MissingError where no installer can be found.
+    """
+    source = ("--no-index", "--find-links", str(wheels)) if wheels else ()
+    pip = (*source, *(("--ignore-installed",) if anew else ()), *wanted)
+    return _install(
+        system, target, cache, pip=pip, uv=(*source, *(("--reinstall",) if anew else ()), *wanted)
+    )
+
+
+def _install(
+    system: System, target: Target, cache: Path, *, pip: tuple[str, ...], uv: tuple[str, ...]
+) -> tuple[str, ...]:
+    """The target's installer with the options that are its own."""
     if target.has_pip:
-        return (target.executable, "-m", "pip", "install", *_QUIET, *options, str(wheel))
-    uv = system.which("uv")
-    if uv:
-        words = ("pip", "install", "--python", target.executable, "--no-deps", "--reinstall", "--offline")
-        return (uv, *words, str(wheel))
-    return (*own_pip(system, cache), "--python", target.executable, "install", *_QUIET, *options, str(wheel))
+        return (target.executable, "-m", "pip", "install", *QUIET, *pip)
+    program = system.which("uv")
+    if program:
+        return (program, "pip", "install", "--python", target.executable, *uv)
+    return (*own_pip(system, cache), "--python", target.executable, "install", *QUIET, *pip)
 
 
 def disk_is_full(done: Completed) -> str:

@@ -41,6 +41,18 @@ class Preset:
     def low_mem(self) -> bool:
         return self.variables.get("FLOATLLM_LOW_MEM") == "ON"
 
+    def row(self) -> dict[str, Any]:
+        """As `presets --json` prints it."""
+        return {
+            "name": self.name,
+            "backend": self.backend,
+            "description": self.description,
+            "portable": self.portable,
+            "low_mem": self.low_mem,
+            "jobs": self.jobs,
+            "variables": dict(self.variables),
+        }
+
 
 def load_presets(data: Path) -> dict[str, Preset]:
     """Public presets by name, in the order of the files.

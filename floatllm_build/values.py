@@ -345,6 +345,18 @@ class Download:
 
 
 @dataclass(frozen=True, kw_only=True)
+class PlannedToolkit:
+    """The CUDA toolkit that a plan compiles with."""
+
+    nvcc: str
+    version: str
+    download: int
+    """Bytes of the package index's, which is brought into {cache} where it is not there yet; else 0."""
+    requires: tuple[str, ...]
+    """Packages that bring its libraries to where the engine runs; none where the system has them."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class Plan:
     """What will be built. Holds no momentary number; folders are symbolic ({home}, {cache}, {build})."""
 
@@ -367,6 +379,8 @@ class Plan:
     """Of the device: 86, gfx1100; empty where the backend has none."""
     downloads: tuple[Download, ...]
     """At most: what a cache holds already is not fetched again."""
+    toolkit: PlannedToolkit | None
+    """None for backends other than CUDA."""
     proof: Literal["device", "none"]
     """`none`: a portable wheel for a device that is not here."""
     environment: tuple[str, ...]
@@ -428,6 +442,26 @@ class Proof:
     device: str
     lines: tuple[str, ...] = field(repr=False)
     report: dict[str, Any] = field(repr=False)
+
+    @property
+    def agree(self) -> int:
+        """Operations whose numbers agree; each counts once for every type and number of positions."""
+        return int(self.report.get("agree", 0))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Unproven:
+    device: str
+    reason: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Verified:
+    """What an installed engine computes on: its own device, or the one that was named, comes first."""
+
+    proofs: tuple[Proof, ...]
+    unproven: tuple[Unproven, ...] = ()
+    """Other devices that it sees."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -11,19 +11,31 @@ import zipfile
 from pathlib import Path
 from typing import Any
 
+from floatllm_build.answer import hear
 from floatllm_build.errors import NotProvenError
 from floatllm_build.events import Listener, Said
 from floatllm_build.files import scratch_in, write_whole
 from floatllm_build.process import run_child
 from floatllm_build.values import Proof
 
-_TIMEOUT = 300.0
+# A software device compiles its kernels for two minutes of two CPUs that nobody else uses.
+_TIMEOUT = 900.0
+_ANSWER_SECONDS = 60.0
+_LONGEST_ANSWER = 1 << 20
 
 
 def prove_wheel(
-    wheel: Path, python: str, device: str, cache: Path, tell: Listener, environment: tuple[str, ...] = ()
+    wheel: Path,
+    python: str,
+    device: str,
+    cache: Path,
+    tell: Listener,
+    environment: tuple[str, ...] = (),
+    beside: Path | None = None,
 ) -> Proof:
     """The proof on the wheel's own files, unpacked in a scratch folder, with `environment` (NAME=VALUE) set.
+
+    `beside`: a folder that lies beside the package where the engine runs, as those of other packages do.
 
     Raises NotProvenError where the self-test fails, crashes, hangs or ran on another device.
     """
@@ -32,6 +44,8 @@ def prove_wheel(
         try:
             with zipfile.ZipFile(wheel) as archive:
                 archive.extractall(scratch)
+            if beside:
+                (scratch / beside.name).symlink_to(beside, target_is_directory=True)
             extra = dict(pair.split("=", 1) for pair in environment) | {"PYTHONPATH": str(scratch)}
             return _prove(python, device, scratch, extra, tell)
         except _Unproven as error:
@@ -60,6 +74,17 @@ def prove_installed(python: str, device: str, tell: Listener) -> Proof:
         ) from error
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
+
+
+def seen_gpus(python: str) -> tuple[str, ...]:
+    """The GPUs, by ggml's names, that the engine of `python` sees; none where it cannot say."""
+    argv = (python, "-m", "floatllm", "devices", "--json")
+    status, out, _ = hear(argv, _ANSWER_SECONDS, _clean_environment(), _LONGEST_ANSWER)
+    try:
+        devices = json.loads(out)["devices"] if status == 0 else []
+        return tuple(str(device["name"]) for device in devices if "gpu" in device["kind"])
+    except (ValueError, KeyError, TypeError):
+        return ()
 
 
 class _Unproven(Exception):  # noqa: N818  becomes NotProvenError

@@ -23,11 +23,11 @@ from floatllm_build.events import Hint, Listener
 from floatllm_build.files import write_whole
 from floatllm_build.ninja import NinjaReader, unit_name
 from floatllm_build.process import run_child
+from floatllm_build.rules.unit_memory import RECLAIM_FLAGS
 from floatllm_build.sizes import show_size
 
 __all__ = ["Order", "Outcome", "compile_all"]
 
-_RECLAIM = "--param ggc-min-expand=10 --param ggc-min-heapsize=32768"
 # A unit that was killed for memory needs at least this much more than was seen.
 _AFTER_DEATH = 1.3
 _SIGKILL = 9
@@ -159,7 +159,7 @@ def _costs(order: Order, rung: Rung) -> Costs:
 
 def _write_flags(order: Order, rung: Rung) -> None:
     # A low-memory plan has both among its own flags.
-    flags = [] if order.low_mem else [_RECLAIM] * rung.reclaiming + ["-Os"] * rung.smaller
+    flags = [] if order.low_mem else [RECLAIM_FLAGS] * rung.reclaiming + ["-Os"] * rung.smaller
     order.folder.flags.write_text("".join(f"{flag}\n" for flag in flags), encoding="utf-8")
 
 

@@ -9,6 +9,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Mapping
+from contextlib import nullcontext
 from dataclasses import dataclass, field, replace
 
 from floatllm_build.build.governor import Rung, admitted
@@ -122,9 +123,8 @@ class _Governing:
 
     def run(self) -> int:
         ninja = self.ninja
-        with jobserver() as server:
-            modern = version_tuple(ninja.version) >= _JOBSERVER_NINJA
-            served = server if modern and ninja.jobs > 1 else None
+        governable = version_tuple(ninja.version) >= _JOBSERVER_NINJA and ninja.jobs > 1
+        with jobserver() if governable else nullcontext() as served:
             jobs = () if served else (f"-j{ninja.jobs}",)
             argv = (ninja.program, "-C", str(ninja.folder.out), *jobs, *nameable(ninja.targets))
             env = {**ninja.env, "MAKEFLAGS": served.makeflags} if served else ninja.env

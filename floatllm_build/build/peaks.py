@@ -10,45 +10,42 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from floatllm_build.files import write_whole
+from floatllm_build.rules import unit_memory
 from floatllm_build.sizes import MIB
 
 _VERSION = 1
-# Peaks of the largest units in MiB, by (compiler, optimised for): GCC 12, clang 14, nvcc 13 on ggml 0.15.3.
-# The second number is with GCC's --param ggc-*, where that is another one.
+# Peaks of the largest units by (compiler, optimised for): without and with GCC's --param ggc-*.
 _HEAVY: tuple[tuple[str, Mapping[tuple[str, str], tuple[int, int]]], ...] = (
     (
         r"ggml-cpu/(ops|repack|vec|binary-ops|unary-ops|llamafile/sgemm|arch/\w+/repack|arch/\w+/quants)\.c",
         {
-            ("gcc", "speed"): (400, 165),
-            ("gcc", "size"): (275, 140),
-            ("clang", "speed"): (175, 175),
-            ("clang", "size"): (175, 175),
+            ("gcc", "speed"): (unit_memory.GCC, unit_memory.GCC_RECLAIMED),
+            ("gcc", "size"): (275 * MIB, 140 * MIB),
+            ("clang", "speed"): (unit_memory.CLANG,) * 2,
+            ("clang", "size"): (unit_memory.CLANG,) * 2,
         },
     ),
     (
         r"ggml-vulkan\.cpp",
         {
-            ("gcc", "speed"): (1600, 800),
-            ("gcc", "size"): (1150, 700),
-            ("clang", "speed"): (900, 900),
-            ("clang", "size"): (900, 900),
+            ("gcc", "speed"): (unit_memory.VULKAN, 800 * MIB),
+            ("gcc", "size"): (1150 * MIB, 700 * MIB),
+            ("clang", "speed"): (900 * MIB,) * 2,
+            ("clang", "size"): (900 * MIB,) * 2,
         },
     ),
     (
-        # 85 MiB of shaders as numbers: no flag saves any of it.
         r"mul_mm\.comp\.cpp",
         {
-            ("gcc", "speed"): (3500, 3500),
-            ("gcc", "size"): (3500, 3500),
-            ("clang", "speed"): (2800, 2800),
-            ("clang", "size"): (2800, 2800),
+            ("gcc", "speed"): (unit_memory.SHADERS_GCC,) * 2,
+            ("gcc", "size"): (unit_memory.SHADERS_GCC,) * 2,
+            ("clang", "speed"): (unit_memory.SHADERS_CLANG,) * 2,
+            ("clang", "size"): (unit_memory.SHADERS_CLANG,) * 2,
         },
     ),
 )
 # All others: without and with --param ggc-*.
-_OTHER = (200, 140)
-_CUDA = 720
-_UNKNOWN = 420
+_OTHER = (200 * MIB, 140 * MIB)
 
 
 @dataclass(frozen=True)
@@ -74,16 +71,16 @@ class Costs:
     def of(self, unit: str) -> Cost:
         """What was learned of the unit, or else what is known of such units."""
         known = self.learned.get(unit)
-        return known or Cost(peak=self._guess(unit) * MIB, seconds=0.0)
+        return known or Cost(peak=self._guess(unit), seconds=0.0)
 
     def _guess(self, unit: str) -> int:
         if unit.endswith((".cu.o", ".cu.obj")):
-            return _CUDA
+            return unit_memory.NVCC
         for pattern, table in _HEAVY:
             if re.search(pattern, unit):
                 # appleclang is one of them.
                 kind = "clang" if "clang" in self.compiler else self.compiler
-                plain, reclaimed = table.get((kind, self.aim), (_UNKNOWN, _UNKNOWN))
+                plain, reclaimed = table.get((kind, self.aim), (unit_memory.GCC,) * 2)
                 return reclaimed if self.reclaiming else plain
         return _OTHER[self.reclaiming and self.compiler == "gcc"]
 

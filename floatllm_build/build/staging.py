@@ -7,12 +7,16 @@ hindrance, and a file whose content did not change keeps its time stamp and is n
 from __future__ import annotations
 
 import hashlib
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from floatllm_build.errors import MissingError
 from floatllm_build.files import write_whole
 
+_PROJECT = "native/pyproject.toml"
+_NO_DEPENDENCIES = b"dependencies = []\n"
 _PARTS = ("native", "presets", "ggml")
 _SKIPPED_FOLDERS = {"build", "source", "__pycache__"}
 _SKIPPED_SUFFIXES = {".pyc", ".so", ".dylib", ".dll"}
@@ -43,6 +47,17 @@ def _is_source(data: Path, path: Path) -> bool:
     # `build` and `source` are skipped where a checkout has them: native/build, ggml/source.
     skipped = "__pycache__" in parts or (len(parts) > 2 and parts[1] in _SKIPPED_FOLDERS)
     return path.is_file() and not skipped and path.suffix not in _SKIPPED_SUFFIXES
+
+
+def requiring(sources: Mapping[str, bytes], requirements: tuple[str, ...]) -> dict[str, bytes]:
+    """The sources, of a wheel that also depends on these packages. Raises MissingError for damaged ones."""
+    if not requirements:
+        return dict(sources)
+    before = sources.get(_PROJECT, b"")
+    after = before.replace(_NO_DEPENDENCIES, f"dependencies = {json.dumps(requirements)}\n".encode(), 1)
+    if after == before:
+        raise MissingError(f"{_PROJECT} of this floatllm-build is damaged. Install the tool again.")
+    return {**sources, _PROJECT: after}
 
 
 def digests(sources: Mapping[str, bytes]) -> dict[str, str]:

@@ -11,9 +11,17 @@ from floatllm_build.render.progress import listening
 from floatllm_build.render.screens import INSTALL, detect_screen, plan_screen
 from floatllm_build.render.terminal import lines_console, put
 from floatllm_build.render.words import count, printable, printable_lines, tilde
-from floatllm_build.values import Host, Installed, Lack, Plan
+from floatllm_build.values import Host, Installed, Lack, Plan, Verified
 
-__all__ = ["listening", "show_detect", "show_error", "show_installed", "show_plan", "show_presets"]
+__all__ = [
+    "listening",
+    "show_detect",
+    "show_error",
+    "show_installed",
+    "show_plan",
+    "show_presets",
+    "show_verified",
+]
 
 
 def show_detect(
@@ -42,6 +50,26 @@ def show_installed(result: Installed) -> None:
     what = "is there already; nothing to do" if result.unchanged else "is installed and proven"
     where = escape(printable(f"{result.target.prefix} [{result.seconds:.1f} s]"))
     lines_console(stderr=True).print(f"[bold green]floatllm[/] ({result.plan.backend}) {what}: {where}")
+
+
+def show_verified(found: Verified, *, verbose: bool) -> None:
+    """A line for each device; with `verbose` the operations of each, furthest from what is allowed."""
+    console = lines_console(stderr=False)
+    for proof in found.proofs:
+        console.print(f"the installed engine computed on {proof.device}, {proof.agree} operations agree")
+        operations = proof.report.get("operations", [])
+        for one in operations if verbose else ():
+            worst = f"{one['nmse']:.1e} of {one['allowed']:.1e}" if one["agree"] else "-"
+            lacking = f"  not supported: {', '.join(one['unsupported'])}" if one["unsupported"] else ""
+            console.print(
+                f"  {one['operation']:<24} {one['agree']:>4}  {worst:<18} {one['type']:<8}{lacking}".rstrip(),
+                markup=False,
+            )
+        kinds = [f"{one['operation']} of {kind}" for one in operations for kind in one["unsupported"]]
+        if kinds and not verbose:
+            console.print(f"  {count(len(kinds), 'kind')} of operation it does not support; -v lists them")
+    for other in found.unproven:
+        show_error(f"{other.device}: {other.reason}")
 
 
 def show_presets(presets: Mapping[str, Preset]) -> None:

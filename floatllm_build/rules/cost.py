@@ -5,28 +5,22 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from floatllm_build.presets import Preset
+from floatllm_build.rules import unit_memory
 from floatllm_build.sizes import GIB, MIB
 from floatllm_build.values import Backend, Download, Host, Program, Reason
 from floatllm_build.versions import CMAKE_MINIMUM, NINJA_MINIMUM, version_tuple
 
-# Peaks of the largest translation units with some air, by what compiles them: measured with GCC 12, clang 14
-# and nvcc 13 on ggml 0.15.3; HIP's is a guess after CUDA's. The last number stands for all further units.
+# Peaks of the largest translation units, by what compiles them. The last number stands for all further units.
 _JOB_MEMORY: Mapping[Backend, tuple[int, ...]] = {
-    "cpu": (420 * MIB,),
-    "metal": (420 * MIB,),
-    "cuda": (800 * MIB,),
-    "hip": (1000 * MIB,),
-    # mul_mm.comp.cpp, 85 MiB of shaders as numbers: the same with every optimisation, and with --param ggc-*;
-    # and ggml-vulkan.cpp.
-    "vulkan": (3500 * MIB, 1600 * MIB, 420 * MIB),
+    "cpu": (unit_memory.GCC,),
+    "metal": (unit_memory.GCC,),
+    "cuda": (unit_memory.NVCC,),
+    "hip": (unit_memory.HIP,),
+    "vulkan": (unit_memory.SHADERS_GCC, unit_memory.VULKAN, unit_memory.GCC),
 }
 # With clang the first was measured alone.
-_CLANG_VULKAN_MEMORY = (2800 * MIB, 1600 * MIB, 420 * MIB)
-_CLANG_CPU_MEMORY = 200 * MIB
-# With GCC told to collect its garbage early: 157 MiB as Release, 140 as MinSizeRel.
-_GCC_RECLAIMED_MEMORY = 160 * MIB
+_CLANG_VULKAN_MEMORY = (unit_memory.SHADERS_CLANG, unit_memory.VULKAN, unit_memory.GCC)
 GCC_RECLAIM = "GCC collects its garbage early: less than half the memory, a third more time"
-_GCC_RECLAIM = "--param ggc-min-expand=10 --param ggc-min-heapsize=32768"
 # Stays free for this tool, ninja and everything else that runs.
 RESERVE = 128 * MIB
 # In less than this nothing was built: benchmarks/build.py, smallest.
@@ -65,9 +59,9 @@ def job_memory(host: Host, preset: Preset) -> tuple[int, ...]:
     compiler = host.toolchain.cxx
     if preset.backend in {"cpu", "metal"} and compiler:
         if "clang" in compiler.kind:
-            return (_CLANG_CPU_MEMORY,)
+            return (unit_memory.CLANG,)
         if preset.low_mem and compiler.kind == "gcc":
-            return (_GCC_RECLAIMED_MEMORY,)
+            return (unit_memory.GCC_RECLAIMED,)
     if preset.backend == "vulkan" and compiler and "clang" in compiler.kind:
         return _CLANG_VULKAN_MEMORY
     return _JOB_MEMORY[preset.backend]
@@ -77,7 +71,7 @@ def least_memory(host: Host, preset: Preset) -> int:
     """Bytes of the largest compile once the build has made its compiler save what it can."""
     compiler = host.toolchain.cxx
     if preset.backend in {"cpu", "metal"} and compiler and compiler.kind == "gcc":
-        return _GCC_RECLAIMED_MEMORY
+        return unit_memory.GCC_RECLAIMED
     return job_memory(host, preset)[0]
 
 
@@ -103,7 +97,7 @@ def low_mem_flags(host: Host, preset: Preset) -> tuple[tuple[str, ...], tuple[Re
         return (), ()
     compilers = (("CMAKE_C_FLAGS", host.toolchain.c), ("CMAKE_CXX_FLAGS", host.toolchain.cxx))
     defines = tuple(
-        f"{name}={' '.join((*preset.variables.get(name, '').split(), _GCC_RECLAIM))}"
+        f"{name}={' '.join((*preset.variables.get(name, '').split(), unit_memory.RECLAIM_FLAGS))}"
         for name, compiler in compilers
         if compiler and compiler.kind == "gcc"
     )

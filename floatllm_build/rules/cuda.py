@@ -9,12 +9,12 @@ from floatllm_build.rules.cuda_fixes import (
     cublas_fix,
     driver_fix,
     driver_needs,
-    glibc,
     gpu_fix,
     newer_toolkit_fix,
     older_compiler_fix,
     toolkit_fix,
 )
+from floatllm_build.rules.cuda_index import INDEX_KIT, index_download, index_hint, index_will_do, planned
 from floatllm_build.rules.cuda_targets import (
     OLDEST_CAPABILITY,
     as_asked,
@@ -24,7 +24,7 @@ from floatllm_build.rules.cuda_targets import (
     runs,
 )
 from floatllm_build.rules.fit import Fit, Obstacle, Terms, join, waive
-from floatllm_build.rules.machine import WSL_1
+from floatllm_build.rules.machine import WSL_1, glibc
 from floatllm_build.rules.packages import pip_command
 from floatllm_build.values import Compiler, CudaToolkit, Host, Reason
 from floatllm_build.versions import CMAKE_MINIMUM, version_tuple
@@ -44,7 +44,11 @@ _NEWEST_GLIBC = (((13, 0), "2.40"), ((13, 2), "2.41"))
 
 
 def fit_cuda(host: Host, terms: Terms) -> Fit | Obstacle:
-    """The first toolkit of the search's order that fits everything, and why others were passed over."""
+    """The first toolkit of the search's order that fits everything, and why others were passed over.
+
+    Where CUDA was asked for, the package index's comes last: it costs a download that nobody should be
+    surprised by.
+    """
     no_build = _no_cuda_at_all(host)
     if no_build:
         return no_build
@@ -54,12 +58,11 @@ def fit_cuda(host: Host, terms: Terms) -> Fit | Obstacle:
     named = next((note for note in host.notes if note.source == "CUDACXX"), None)
     if named:
         return Obstacle(reason=f"CUDACXX is set: {named.said}", fix="correct or unset CUDACXX")
-    if not host.cuda.toolkits:
-        return Obstacle(
-            reason="nvcc, the CUDA compiler, was not found", fix=toolkit_fix(host, terms.architectures)
-        )
+    kits = (*host.cuda.toolkits, *_to_be_fetched(host, terms))
+    if not kits:
+        return _no_toolkit(host, terms)
     passed: list[tuple[str, Obstacle]] = []
-    for kit in host.cuda.toolkits:
+    for kit in kits:
         got = _fit_toolkit(host, terms, kit, absent)
         if isinstance(got, Fit):
             over = (
@@ -68,9 +71,27 @@ def fit_cuda(host: Host, terms: Terms) -> Fit | Obstacle:
             )
             return replace(got, reasons=(*over, *got.reasons))
         passed.append((kit_name(kit), got))
-    nearest = next((obstacle for _, obstacle in passed if obstacle.near), passed[0][1])
+    # Behind what would have to be fetched there is nothing more to fetch.
+    nearest = passed[-1 if kits[-1] is INDEX_KIT else 0][1]
+    nearest = next((obstacle for _, obstacle in passed if obstacle.near), nearest)
     why = "; ".join(f"{name}: {obstacle.reason}" for name, obstacle in passed)
     return Obstacle(reason=f"no CUDA toolkit fits ({why})", fix=nearest.fix)
+
+
+def _to_be_fetched(host: Host, terms: Terms) -> tuple[CudaToolkit, ...]:
+    will_do = index_will_do(host, terms.architectures, without_device=terms.without_device)
+    return (INDEX_KIT,) if terms.named and will_do else ()
+
+
+def _no_toolkit(host: Host, terms: Terms) -> Obstacle:
+    more = ""
+    if index_will_do(host, terms.architectures):
+        more = f"; {index_hint(host)}"
+    elif host.os.name == "Windows" and terms.named:
+        more = ", and that of the package index is untried on Windows"
+    return Obstacle(
+        reason=f"nvcc, the CUDA compiler, was not found{more}", fix=toolkit_fix(host, terms.architectures)
+    )
 
 
 def _no_cuda_at_all(host: Host) -> Obstacle | None:
@@ -110,6 +131,10 @@ def _fit_toolkit(host: Host, terms: Terms, kit: CudaToolkit, absent: Obstacle | 
     if isinstance(compiler, Obstacle):
         return compiler
     chosen, why = compiler
+    fetched = kit is INDEX_KIT
+    if fetched:
+        text = f"no CUDA toolkit of this machine will do, so {kit_name(kit)} is fetched into the cache"
+        reasons.append(Reason(rule="cuda-from-index", text=text))
     suffix = "" if terms.portable else "-real"
     named = () if terms.portable and not terms.architectures else targets
     architectures = ";".join(f"{target}{suffix}" for target in named)
@@ -125,6 +150,8 @@ def _fit_toolkit(host: Host, terms: Terms, kit: CudaToolkit, absent: Obstacle | 
         reasons=(*reasons, *why),
         device=next((i for i, device in enumerate(host.cuda.devices) if runs(device, targets)), 0),
         proven=not any(reason.rule == "no-device" for reason in reasons),
+        toolkit=planned(host, kit),
+        downloads=(index_download(host),) if fetched else (),
     )
 
 

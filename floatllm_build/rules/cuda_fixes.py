@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from floatllm_build.rules.machine import TO_WSL_2
+from floatllm_build.rules.cuda_index import INSTALL, index_will_do
+from floatllm_build.rules.machine import TO_WSL_2, glibc
 from floatllm_build.rules.packages import as_root, chain, install_command, manager, pip_command
 from floatllm_build.values import CudaToolkit, Host
 from floatllm_build.versions import version_tuple
@@ -15,7 +16,6 @@ _OLDEST_OF_13 = 75
 _NEWER_THAN_DISTRIBUTIONS = 100
 # The first that CUDA 12 and older contradict.
 _NEW_GLIBC = (2, 41)
-_FROM_INDEX = "cuda-toolkit[nvcc,cccl,cublas,crt,cudart]{}"
 # The last toolkit for GPUs older than 75, and for drivers older than 580. Without a version these commands
 # bring CUDA 13; apt's package is the distribution's own and older.
 _CUDA_12 = {
@@ -82,12 +82,12 @@ def _driver_command(host: Host) -> str:
 def toolkit_fix(host: Host, asked: tuple[str, ...] = ()) -> str:
     """Another toolkit, for the architectures that were `asked` for, else for the GPUs that are here.
 
-    From the package index where that one works, for it needs no administrator.
+    The package index's where that one works, for it needs no administrator.
     """
     if host.cuda.jetson:
         return as_root(host.os, "sudo apt install nvidia-jetpack")
-    if _index_has_it(host, asked):
-        return pip_command(host, _FROM_INDEX.format("==13.*"))
+    if index_will_do(host, asked):
+        return INSTALL
     wanted = _wanted(host, asked)
     new_glibc = glibc(host) >= _NEW_GLIBC
     if _too_old_for_13(host, asked):
@@ -106,12 +106,10 @@ def newer_toolkit_fix(host: Host, asked: tuple[str, ...]) -> str:
         return as_root(host.os, "sudo apt update && sudo apt install nvidia-jetpack")
     if _too_old_for_13(host, asked):
         return _OLDER_GLIBC
-    # `==13.*` would leave an older one where it is.
-    newer = pip_command(host, _FROM_INDEX.format(">=13.4,<14"))
-    if _index_has_it(host, asked):
-        return newer
+    if index_will_do(host, asked):
+        return INSTALL
     if _driver_too_old_for_13(host) and host.cpu.arch in {"x86_64", "arm64"}:
-        return chain(driver_fix(host, 13), newer)
+        return chain(driver_fix(host, 13), INSTALL)
     return "install NVIDIA's CUDA toolkit 13.2 or newer from NVIDIA, and set CUDACXX to its nvcc"
 
 
@@ -134,12 +132,6 @@ def cublas_fix(host: Host, kit: CudaToolkit, asked: tuple[str, ...]) -> str:
     return toolkit_fix(host, asked)
 
 
-def glibc(host: Host) -> tuple[int, ...]:
-    """Version of the C library where it is glibc, else ()."""
-    kind, _, version = host.os.libc.partition(" ")
-    return version_tuple(version) if kind == "glibc" else ()
-
-
 def _wanted(host: Host, asked: tuple[str, ...]) -> list[int]:
     names = asked or tuple(device.capability for device in host.cuda.devices)
     return [numbers[0] for numbers in map(version_tuple, names) if numbers]
@@ -153,19 +145,6 @@ def _too_old_for_13(host: Host, asked: tuple[str, ...]) -> bool:
 
 def _driver_too_old_for_13(host: Host) -> bool:
     return () < version_tuple(host.cuda.supports) < (13,)
-
-
-def _index_has_it(host: Host, asked: tuple[str, ...]) -> bool:
-    """Whether the package index's CUDA 13 would run here."""
-    return (
-        host.os.name == "Linux"
-        and bool(glibc(host))
-        and host.cpu.arch in {"x86_64", "arm64"}
-        and not host.cuda.jetson
-        and version_tuple(host.cuda.supports) >= (13,)
-        and bool(_wanted(host, asked))
-        and not _too_old_for_13(host, asked)
-    )
 
 
 def _cuda_12(host: Host, newest: int = 0) -> str:

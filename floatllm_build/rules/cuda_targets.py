@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from floatllm_build.rules.cuda_fixes import toolkit_fix
+from floatllm_build.rules.cuda_index import INDEX_KIT
 from floatllm_build.rules.fit import Obstacle, Terms, join
 from floatllm_build.values import CudaDevice, CudaToolkit, Host, Reason
 from floatllm_build.versions import version_tuple
@@ -26,6 +27,8 @@ _TEGRA = {"53", "62", "72", "87", "101", "110"}
 
 
 def kit_name(kit: CudaToolkit) -> str:
+    if kit is INDEX_KIT:
+        return f"CUDA {kit.version} of the package index"
     return f"CUDA {kit.version} ({kit.nvcc})" if kit.version else kit.nvcc
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from floatllm_build.values import Reason
+from floatllm_build.values import Download, PlannedToolkit, Reason
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,6 +34,9 @@ class Fit:
     """Number, in ggml's order, of the first device that the result is compiled for."""
     proven: bool = True
     """False where no device here can run the result."""
+    toolkit: PlannedToolkit | None = None
+    downloads: tuple[Download, ...] = ()
+    """Of its own, beside what every build fetches."""
 
 
 @dataclass(frozen=True, kw_only=True)

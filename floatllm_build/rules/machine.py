@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from floatllm_build.values import Host
+from floatllm_build.versions import version_tuple
 
 # What a kernel calls a 64-bit processor; armv8l is one that runs a 32-bit userland.
 _64_BIT = {"x86_64", "amd64", "aarch64", "arm64", "armv8l", "riscv64", "ppc64le", "s390x", "loongarch64"}
@@ -10,6 +11,12 @@ _64_BIT = {"x86_64", "amd64", "aarch64", "arm64", "armv8l", "riscv64", "ppc64le"
 # What no driver and no package mends.
 WSL_1 = "WSL 1 reaches no GPU at all; WSL 2 does, and in Windows `wsl --list` shows DISTRO's name"
 TO_WSL_2 = "wsl --set-version DISTRO 2"
+
+
+def glibc(host: Host) -> tuple[int, ...]:
+    """Version of the C library where it is glibc, else ()."""
+    kind, _, version = host.os.libc.partition(" ")
+    return version_tuple(version) if kind == "glibc" else ()
 
 
 def refusal(host: Host) -> str:

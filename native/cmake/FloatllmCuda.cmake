@@ -63,5 +63,10 @@ foreach(pair "CUDA_CUDART cudart" "CUDA_cudart_LIBRARY cudart" "CUDA_cublas_LIBR
     list(GET libraries 0 library)
     set(${variable} "${library}" CACHE FILEPATH "From the package index's CUDA toolkit")
 endforeach()
+# Where the package index's libraries lie beside an installed engine: packages that the wheel depends on.
+cmake_path(GET toolkit FILENAME floatllm_kit)
+if(NOT WIN32)
+    list(APPEND FLOATLLM_RPATH "$ORIGIN/../nvidia/${floatllm_kit}/lib")
+endif()
 # It holds nothing to link the driver's own interface with.
 set(GGML_CUDA_NO_VMM ON CACHE BOOL "Do without the driver's virtual memory management")

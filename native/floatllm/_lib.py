@@ -30,7 +30,7 @@ from floatllm.errors import EngineError, FloatLLMError, MissingError, ModelError
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-ABI_VERSION = 2
+ABI_VERSION = 3
 MODE_RUN, MODE_MAP = 0, 1
 EVENT_TENSOR, EVENT_CHUNK, EVENT_READ, EVENT_CHECK = 1, 2, 3, 4
 
@@ -48,6 +48,20 @@ class DeviceInfo(Structure):
         ("memory_total", c_uint64),
         ("type", c_int32),
         ("maps_host", c_int32),
+    ]
+
+
+class CheckInfo(Structure):
+    """floatllm_check"""
+
+    _fields_ = [
+        ("operation", c_char_p),
+        ("type", c_char_p),
+        ("positions", c_uint32),
+        ("outcome", c_int32),
+        ("needed", c_int32),
+        ("nmse", c_double),
+        ("allowed", c_double),
     ]
 
 
@@ -92,6 +106,8 @@ class PlanParams(Structure):
         ("uniform", c_int32),
         ("kv", c_int32),
         ("device", c_char_p),
+        ("device_memory", c_uint64),
+        ("cpu_share", c_double),
     ]
 
 
@@ -139,7 +155,9 @@ class EventInfo(Structure):
 
 
 LogFunction = CFUNCTYPE(None, c_int, c_char_p, c_void_p)
+AbortFunction = CFUNCTYPE(None, c_char_p, c_void_p)
 EventFunction = CFUNCTYPE(c_int, POINTER(EventInfo), c_void_p)
+CheckFunction = CFUNCTYPE(c_int, POINTER(CheckInfo), c_void_p)
 
 _STATUS = c_int
 _ERROR = POINTER(c_void_p)
@@ -153,6 +171,10 @@ _SIGNATURES: dict[str, tuple[Any, tuple[Any, ...]]] = {
     "floatllm_load_backends": (_STATUS, (c_char_p, c_size_t, _ERROR)),
     "floatllm_device_count": (c_size_t, ()),
     "floatllm_device": (_STATUS, (c_size_t, POINTER(DeviceInfo), _ERROR)),
+    "floatllm_set_abort": (None, (AbortFunction, c_void_p)),
+    "floatllm_rpc_add": (_STATUS, (c_char_p, c_size_t, _ERROR)),
+    "floatllm_rpc_serve": (_STATUS, (c_char_p, c_size_t, c_char_p, c_char_p, c_uint32, _ERROR)),
+    "floatllm_prove": (_STATUS, (c_char_p, c_size_t, CheckFunction, c_void_p, _ERROR)),
     "floatllm_model_open": (_STATUS, (c_char_p, c_size_t, POINTER(c_void_p), _ERROR)),
     "floatllm_model_close": (None, (c_void_p,)),
     "floatllm_model_tensor_count": (c_size_t, (c_void_p,)),

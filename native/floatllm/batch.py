@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from floatllm.engine import Engine, check_fit
 from floatllm.errors import EngineError, ModelError, UsageError
-from floatllm.journal import Journal, recorded, sidecar
+from floatllm.journal import Journal, check_place, recorded, sidecar
 from floatllm.prompts import Prompts
 from floatllm.schedule import PIECE, Schedule
 
@@ -62,6 +62,7 @@ def run(model: Model, arguments: argparse.Namespace, say: Callable[[str], None])
     if most < 1:
         msg = f"Cannot generate {most} tokens: ask for at least 1."
         raise UsageError(msg)
+    check_place(arguments.output)
     tokenizer, encode = _tokenizer(model)
     with Prompts(arguments.input, encode, _vocab(model), most) as prompts:
         plan = make_plan(model, prompts, arguments, recorded(arguments.output) or {})
@@ -105,6 +106,8 @@ def make_plan(
         return model.plan(
             memory=arguments.memory,
             device=arguments.device,
+            device_memory=arguments.device_memory,
+            cpu_share=arguments.cpu_share,
             ctx=ctx,
             chunk=arguments.chunk,
             width=width,
@@ -124,7 +127,7 @@ def make_plan(
         width = one.width if asked + PIECE <= one.width else -(-(asked + PIECE) // PIECE) * PIECE
     if outputs is None and by_width(one):
         outputs = min(asked, width)
-    held = one.memory.limit // _CACHE_SHARE // one.memory.kv
+    held = sum(device.limit for device in one.devices) // _CACHE_SHARE // one.memory.kv
 
     def most(sequences: int) -> Plan:
         try:

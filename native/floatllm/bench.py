@@ -135,6 +135,8 @@ def text(plan: Plan, found: Result) -> str:
         f"compute {format_size(last.computed)} a token: {found.compute_share:.0%} of what the processor and "
         f"its memory allow ({format_size(int(last.compute_rate))}/s)"
     )
+    if any(device.overlaps for device in plan.devices) and last.streamed:
+        return "\n".join(lines)  # the host only starts what the device does, and waits for nothing
     shares = {"waiting for bytes": found.waiting, "computing": found.computing, "between": other}
     lines.append("time    " + ", ".join(f"{n} {s / found.seconds:.0%}" for n, s in shares.items()))
     return "\n".join(lines)

@@ -6,28 +6,33 @@ import argparse
 import os
 import sys
 import time
-from contextlib import nullcontext
-from dataclasses import asdict, replace
+from contextlib import contextmanager
+from dataclasses import asdict
 from typing import TYPE_CHECKING, Any, NoReturn, TextIO
 
 import floatllm
-from floatllm import atomic, batch, bench, chat, plot, predict, render, speculate
+from floatllm import atomic, batch, bench, chat, plot, predict, render, rpc, sampler, speculate
 from floatllm.engine import Engine, check_fit, default_tokens
 from floatllm.errors import EngineError, FloatLLMError, UsageError
+from floatllm.interrupt import terminated_in_order
 from floatllm.model import Model
 from floatllm.report import Report
-from floatllm.sampler import Sampling, fresh_seed
 from floatllm.trace import Trace
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
-    from contextlib import AbstractContextManager
+    from collections.abc import Callable, Iterator, Sequence
 
     from floatllm.engine import Event
     from floatllm.plan import Plan
+    from floatllm.sampler import Sampling
 
 _SIZE_HELP = "512M or 2GiB (M and MiB are both 2**20 bytes)"
 _KV_HELP = "type of the KV cache: q8_0 takes half the memory of f16 (the default) and rounds a little more"
+_DEVICE_HELP = "ggml's name, such as CPU or CUDA0; or CUDA0,CUDA1, among which the layers are divided"
+_DEVICE_MEMORY_HELP = "bound on what is taken of each device's own memory"
+_CPU_SHARE_HELP = (
+    "of weights uploaded in each pass, what the CPU computes instead: 0 to 1 (default: measured)"
+)
 _IO_HELP = "windows of the file, reads past the page cache, or by what is cached (auto)"
 
 
@@ -45,9 +50,13 @@ def main(argv: Sequence[str] | None = None) -> int:
         if not (sys.argv[1:] if argv is None else argv):
             parser.print_help(sys.stderr)
             return UsageError.exit_code
-        arguments = parser.parse_args(argv)
+        arguments, unknown = parser.parse_known_args(argv)
+        if unknown:
+            # By itself the parser of all commands would complain, and point to its own help.
+            arguments.parser.error(f"unrecognized arguments: {' '.join(unknown)}")
         _utf8(sys.stdout)
         _log(arguments.verbose)
+        rpc.connect(arguments, _say)
         code: int = arguments.run(arguments)
         sys.stdout.flush()
     except FloatLLMError as error:
@@ -79,15 +88,22 @@ def _parser() -> argparse.ArgumentParser:
     batch_ = _command(commands, "batch", _batch, "generate for every row of a JSONL file; resumable")
 
     bench_ = _command(commands, "bench", _bench, "measure the speed, beside what disk and memory allow")
+    server = _command(
+        commands, "rpc-server", _rpc_server, "serve this machine's devices to others; see --rpc"
+    )
 
     for command in (inspect, plan, map_, run, batch_, bench_):
         command.add_argument("model", metavar="MODEL", help="a GGUF file")
+    for command in (devices, plan, map_, run, batch_, bench_):
+        rpc.add_option(command)
     for command in (devices, inspect, plan, bench_):
         command.add_argument("--json", action="store_true", help="print JSON")
     for command in (plan, map_, run, batch_, bench_):
         command.add_argument("--memory", metavar="SIZE", help=f"bound on all memory: {_SIZE_HELP}")
         command.add_argument("--chunk", metavar="SIZE", help="bound on one chunk")
-        command.add_argument("--device", metavar="NAME", help="ggml's name, such as CPU or CUDA0")
+        command.add_argument("--device", metavar="NAME", help=_DEVICE_HELP)
+        command.add_argument("--device-memory", metavar="SIZE", help=_DEVICE_MEMORY_HELP)
+        command.add_argument("--cpu-share", metavar="X", type=float, help=_CPU_SHARE_HELP)
         command.add_argument("--io", choices=("auto", "mmap", "direct"), default="auto", help=_IO_HELP)
         command.add_argument("--threads", metavar="N", type=int, help="CPU threads")
     for command in (plan, run, batch_, bench_):
@@ -102,11 +118,18 @@ def _parser() -> argparse.ArgumentParser:
     _run_options(run)
     batch.add_arguments(batch_)
     bench.add_arguments(bench_)
+    rpc.add_arguments(server)
     return parser
 
 
 def _run_options(run: argparse.ArgumentParser) -> None:
-    run.add_argument("-p", "--prompt", required=True, metavar="TEXT", help="raw text to continue")
+    run.add_argument(
+        "-p",
+        "--prompt",
+        required=True,
+        metavar="TEXT",
+        help="raw text to continue; - reads it from stdin, without its last line break",
+    )
     run.add_argument("-n", "--tokens", metavar="N", type=int, help="tokens at most (default 128)")
     run.add_argument(
         "--draft",
@@ -116,22 +139,12 @@ def _run_options(run: argparse.ArgumentParser) -> None:
     )
     run.add_argument("--chat", action="store_true", help="answer the prompt, by the model's chat template")
     run.add_argument("--system", metavar="TEXT", help="with --chat: what the model is told before")
-    group = run.add_argument_group("sampling", "Without --temp the likeliest token is taken each time.")
-    default = Sampling()
-    for name, kind, metavar, text in (
-        ("--temp", float, "T", "above 0: draw tokens, the bolder the higher, such as 0.8"),
-        ("--top-k", int, "K", f"draw from the K likeliest; 0: all (default {default.top_k})"),
-        ("--top-p", float, "P", f"from the fewest that add up to P; 1: all (default {default.top_p})"),
-        ("--min-p", float, "P", f"from those as likely as P times the best (default {default.min_p})"),
-        ("--repeat-penalty", float, "X", "make recent tokens less likely, such as 1.1 (default 1: off)"),
-        ("--seed", int, "N", "draw the same tokens as another run with this seed"),
-    ):
-        group.add_argument(name, type=kind, metavar=metavar, help=text)
+    sampler.add_arguments(run)
 
 
 def _command(commands: Any, name: str, run: Any, text: str) -> argparse.ArgumentParser:
     parser: argparse.ArgumentParser = commands.add_parser(name, help=text, description=text)
-    parser.set_defaults(run=run)
+    parser.set_defaults(run=run, parser=parser)
     parser.add_argument("-v", "--verbose", action="count", default=0, help="say more; twice for ggml's log")
     return parser
 
@@ -169,6 +182,7 @@ def _inspect(arguments: argparse.Namespace) -> int:
 
 def _plan(arguments: argparse.Namespace) -> int:
     with Model.open(arguments.model) as model:
+        _warn_of_context(model, arguments)
         plan = _make_plan(model, arguments, arguments.mode)
         found = predict.predict(plan) if arguments.mode == "run" else None
         if arguments.plot is not None:
@@ -190,12 +204,13 @@ def _map(arguments: argparse.Namespace) -> int:
 
 
 def _run(arguments: argparse.Namespace) -> int:
-    sampling = _sampling(arguments)
+    sampling = sampler.from_arguments(arguments)
     if arguments.system is not None and not arguments.chat:
         msg = "--system is a message of a chat: add --chat, or put the text into the prompt."
         raise UsageError(msg)
     with Model.open(arguments.model) as model:
         prompt = _prompt(model, arguments)
+        _warn_of_context(model, arguments)
         plan, draft = speculate.choose(
             arguments.draft, lambda outputs: _make_plan(model, arguments, "run", outputs)
         )
@@ -209,8 +224,13 @@ def _run(arguments: argparse.Namespace) -> int:
     return 0
 
 
-def _traced(arguments: argparse.Namespace, plan: Plan) -> AbstractContextManager[Trace | None]:
-    return nullcontext() if arguments.trace is None else Trace(arguments.trace, plan)
+@contextmanager
+def _traced(arguments: argparse.Namespace, plan: Plan) -> Iterator[Trace | None]:
+    if arguments.trace is None:
+        yield None
+        return
+    with terminated_in_order(), Trace(arguments.trace, plan) as trace:
+        yield trace
 
 
 def _all(*listeners: Callable[[Event], None] | None) -> Callable[[Event], None] | None:
@@ -224,38 +244,37 @@ def _all(*listeners: Callable[[Event], None] | None) -> Callable[[Event], None] 
     return tell if present else None
 
 
-def _sampling(arguments: argparse.Namespace) -> Sampling:
-    names = {
-        "temp": "temperature",
-        "top_k": "top_k",
-        "top_p": "top_p",
-        "min_p": "min_p",
-        "repeat_penalty": "repeat_penalty",
-        "seed": "seed",
-    }
-    given = {name: value for name in names if (value := getattr(arguments, name)) is not None}
-    drawing = sorted(given.keys() - {"temp", "repeat_penalty"})
-    if drawing and "temp" not in given:
-        options = ", ".join("--" + name.replace("_", "-") for name in drawing)
-        msg = f"{options} only matter where tokens are drawn: add --temp, such as --temp 0.8."
-        raise UsageError(msg)
-    sampling = Sampling(**{names[name]: value for name, value in given.items()})
-    if sampling.temperature > 0 and sampling.seed is None:
-        sampling = replace(sampling, seed=fresh_seed())
-    return sampling
-
-
 def _prompt(model: Model, arguments: argparse.Namespace) -> list[int]:
+    text = _stdin_text() if arguments.prompt == "-" else arguments.prompt
     if not arguments.chat:
-        return model.tokenizer.encode(arguments.prompt)
-    messages = [{"role": "user", "content": arguments.prompt}]
+        return model.tokenizer.encode(text)
+    messages = [{"role": "user", "content": text}]
     if arguments.system is not None:
         messages.insert(0, {"role": "system", "content": arguments.system})
     return chat.encode(model, messages)
 
 
+def _stdin_text() -> str:
+    try:
+        text = sys.stdin.buffer.read().decode("utf-8")
+    except UnicodeDecodeError as error:
+        msg = f"The prompt on stdin is not UTF-8 from byte {error.start} on: convert it first."
+        raise UsageError(msg) from error
+    return text.removesuffix("\n").removesuffix("\r")
+
+
+def _warn_of_context(model: Model, arguments: argparse.Namespace) -> None:
+    trained = model.trained_context
+    if arguments.ctx is not None and trained is not None and arguments.ctx > trained:
+        _say(
+            f"[FloatLLM] warning: --ctx {arguments.ctx} goes beyond the {trained} positions that the model "
+            "was trained on; text beyond them is often poor"
+        )
+
+
 def _bench(arguments: argparse.Namespace) -> int:
     with Model.open(arguments.model) as model:
+        _warn_of_context(model, arguments)
         plan = _make_plan(model, arguments, "run")
         found = bench.measure(plan, arguments.prompt_tokens, arguments.tokens)
         if arguments.json:
@@ -267,8 +286,13 @@ def _bench(arguments: argparse.Namespace) -> int:
 
 def _batch(arguments: argparse.Namespace) -> int:
     with Model.open(arguments.model) as model:
+        _warn_of_context(model, arguments)
         batch.run(model, arguments, _say)
     return 0
+
+
+def _rpc_server(arguments: argparse.Namespace) -> NoReturn:
+    rpc.run_server(arguments, _say)
 
 
 def _generate(engine: Engine, prompt: list[int], wanted: int, sampling: Sampling, draft: int) -> None:
@@ -302,7 +326,7 @@ def _end_line() -> None:
 
 
 def _make_plan(model: Model, arguments: argparse.Namespace, mode: str, outputs: int | None = None) -> Plan:
-    return model.plan(
+    plan = model.plan(
         memory=arguments.memory,
         device=arguments.device,
         ctx=getattr(arguments, "ctx", None),
@@ -312,7 +336,12 @@ def _make_plan(model: Model, arguments: argparse.Namespace, mode: str, outputs: 
         io=arguments.io,
         outputs=outputs,
         kv=getattr(arguments, "kv", None) or "f16",
+        device_memory=arguments.device_memory,
+        cpu_share=arguments.cpu_share,
     )
+    if plan.device_note:
+        _say(render.printable(f"floatllm: The CPU computes. {plan.device_note} Give --device CPU to say so."))
+    return plan
 
 
 def _print(text: str) -> None:

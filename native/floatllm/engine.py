@@ -320,8 +320,9 @@ def check_fit(prompt: int, max_tokens: int, free: int) -> None:
         msg = f"Cannot generate {max_tokens} tokens: ask for at least 1."
         raise UsageError(msg)
     if prompt + max_tokens > free:
+        fix = "shorten the prompt" if prompt >= free else "ask for fewer tokens"
         msg = (
             f"The prompt of {prompt} tokens and {max_tokens} more do not fit the context of {free}: "
-            f"use --ctx {prompt + max_tokens} or ask for fewer."
+            f"{fix}, or give a larger --ctx (--ctx {prompt + max_tokens} holds both)."
         )
         raise UsageError(msg)

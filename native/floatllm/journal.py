@@ -31,6 +31,20 @@ def sidecar(output: str) -> Path:
     return Path(output + ".progress")
 
 
+def check_place(output: str) -> None:
+    """Raises UsageError where no results can be written at `output`, so that nobody works in vain."""
+    folder = Path(output).parent
+    if not folder.is_dir():
+        msg = f"{output} cannot be written: there is no folder {folder}. Make it first."
+        raise UsageError(msg)
+    if Path(output).is_dir():
+        msg = f"{output!r} is a folder: name a file for the results."
+        raise UsageError(msg)
+    if not os.access(folder, os.W_OK | os.X_OK):
+        msg = f"{output} cannot be written: {folder} takes no new files. Name one that you may write to."
+        raise UsageError(msg)
+
+
 def recorded(output: str) -> dict[str, Any] | None:
     """What an unfinished batch towards `output` was begun with, or None."""
     try:

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 _MODES = {"run": _lib.MODE_RUN, "map": _lib.MODE_MAP}
 _IO = {"auto": 0, "mmap": 1, "direct": 2}
 _KV = {"f16": 0, "q8_0": 1}
+_MOST_THREADS = 512
 
 
 @dataclass(frozen=True)
@@ -110,6 +111,12 @@ class Model:
         return value
 
     @functools.cached_property
+    def trained_context(self) -> int | None:
+        """Positions that the model was trained on, or None where the file does not tell."""
+        told = self.metadata.get(f"{self.architecture}.context_length")
+        return told if isinstance(told, int) and told > 0 else None
+
+    @functools.cached_property
     def tokenizer(self) -> Tokenizer:
         """The file's own tokenizer. Raises ModelError for a kind that is not supported, by name."""
         self._open_handle()
@@ -130,6 +137,8 @@ class Model:
         outputs: int | None = None,
         uniform: bool = False,
         kv: str = "f16",
+        device_memory: int | str | None = None,
+        cpu_share: float | None = None,
     ) -> Plan:
         """Cuts the model into chunks.
 
@@ -165,11 +174,13 @@ class Model:
             width=_count("width", width),
             sequences=_count("sequences", sequences),
             outputs=_count("outputs", outputs),
-            threads=_count("threads", threads),
+            threads=_count("threads", threads, _MOST_THREADS),
             io=_IO[io],
             uniform=int(uniform),
             kv=_KV[kv],
             device=None if device is None else os.fsencode(device),
+            device_memory=as_bytes(device_memory),
+            cpu_share=-1.0 if cpu_share is None else _share(cpu_share),
         )
         lib = _lib.library()
         handle = ctypes.c_void_p()
@@ -179,10 +190,17 @@ class Model:
         return Plan.from_handle(handle, self)
 
 
-def _count(name: str, value: int | None) -> int:
+def _share(value: float) -> float:
+    if not 0 <= value <= 1:
+        msg = f"cpu_share is {value}, but it must be a number from 0 to 1."
+        raise UsageError(msg)
+    return value
+
+
+def _count(name: str, value: int | None, most: int = 2**31 - 1) -> int:
     if value is None:
         return 0
-    if not 0 < value < 2**31:
-        msg = f"{name} is {value}, but it must be a whole number from 1 to {2**31 - 1}."
+    if not 0 < value <= most:
+        msg = f"{name} is {value}, but it must be a whole number from 1 to {most}."
         raise UsageError(msg)
     return value

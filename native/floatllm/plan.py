@@ -25,7 +25,8 @@ class Memory:
 
     `source` is the option, or the limit of the machine, that set `limit`; `total` is the sum of what follows;
     `staging` holds file bytes on their way to a device with memory of its own, `pinned` the chunks that stay,
-    `ring` the slots that the others pass through.
+    `host` those that stay in the host's memory and are uploaded to such a device in each pass, `ring` the
+    slots that streamed chunks pass through.
     """
 
     limit: int
@@ -37,7 +38,31 @@ class Memory:
     graph: int
     staging: int
     pinned: int
+    host: int
     ring: int
+
+
+@dataclass(frozen=True)
+class DevicePlan:
+    """What one device does: `chunks` of the plan follow each other there.
+
+    Of the memory that it computes in, the host's unless it has `own_memory`, at most `limit` bytes are taken,
+    for `kv`, `activations`, `pinned` and `ring`; `host` bytes are taken of the host's memory in all. It
+    `overlaps` where it computes while the next weights are uploaded. Of the weights that are uploaded in each
+    pass the CPU computes `cpu_share` instead where passes are narrow.
+    """
+
+    name: str
+    own_memory: bool
+    overlaps: bool
+    limit: int
+    kv: int
+    activations: int
+    pinned: int
+    ring: int
+    host: int
+    chunks: int
+    cpu_share: float
 
 
 @dataclass(frozen=True)
@@ -60,14 +85,25 @@ class Part:
 class Chunk:
     """Parts that are mapped together; `bytes` of weights, `mapped` after rounding to pages.
 
-    A `pinned` chunk is loaded once and kept; the others pass through the ring of slots.
+    A `pinned` chunk is loaded once and kept; the others pass through the ring of slots. A `hosted` one comes
+    from the host's memory instead of the disk, and the CPU computes a `shared` one there in narrow passes.
     """
 
     index: int
+    device: str
     bytes: int
     mapped: int
     pinned: bool
+    hosted: bool
+    shared: bool
     parts: tuple[Part, ...]
+
+    @property
+    def kept(self) -> str:
+        """Where it stays: "pinned", "hosted", "shared" (hosted too), or nowhere: "streamed"."""
+        if self.pinned:
+            return "pinned"
+        return "shared" if self.shared else "hosted" if self.hosted else "streamed"
 
 
 @dataclass(frozen=True)
@@ -76,6 +112,8 @@ class Plan:
 
     mode: str
     device: str
+    device_note: str
+    devices: tuple[DevicePlan, ...]
     architecture: str
     memory: Memory
     ctx: int
@@ -122,6 +160,11 @@ def _fields(raw: Mapping[str, Any]) -> dict[str, Any]:
     return {
         "mode": raw["mode"],
         "device": raw["device"],
+        "device_note": raw["device_note"],
+        "devices": tuple(
+            DevicePlan(**{name: device[name] for name in DevicePlan.__dataclass_fields__})
+            for device in raw["devices"]
+        ),
         "architecture": raw["architecture"],
         "memory": Memory(**{name: memory[name] for name in Memory.__dataclass_fields__}),
         "ctx": raw["ctx"],
@@ -144,4 +187,5 @@ def _fields(raw: Mapping[str, Any]) -> dict[str, Any]:
 
 def _chunk(raw: Mapping[str, Any]) -> Chunk:
     parts = tuple(Part(**{name: part[name] for name in Part.__dataclass_fields__}) for part in raw["parts"])
-    return Chunk(raw["index"], raw["bytes"], raw["mapped"], raw["pinned"], parts)
+    own = {name: raw[name] for name in Chunk.__dataclass_fields__ if name != "parts"}
+    return Chunk(**own, parts=parts)

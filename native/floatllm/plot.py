@@ -25,6 +25,7 @@ _INNER = _WIDTH - 2 * _EDGE
 _MOST = 240
 _NAMES = {
     "pinned": "pinned",
+    "host": "in the host",
     "ring": "ring",
     "kv": "KV cache",
     "activations": "activations",
@@ -42,6 +43,7 @@ _COLOURS = {
     "ink": ("#1b2330", "#e8ebf1"),
     "muted": ("#667085", "#98a2b3"),
     "pinned": ("#2f66d6", "#4f83f1"),
+    "host": ("#d9822b", "#c8752a"),
     "ring": ("#f2a63b", "#eda83f"),
     "kv": ("#8557d0", "#9d75e0"),
     "activations": ("#12917f", "#1fa692"),
@@ -244,7 +246,8 @@ def _weights(plan: Plan, top: int) -> Iterator[str]:
 def _tiers(plan: Plan, y: int) -> Iterator[str]:
     x = _EDGE
     for name, what, pinned in (("pinned", "pinned", True), ("ring", "streamed", False)):
-        tier = [chunk.bytes for chunk in plan.chunks if chunk.pinned is pinned]
+        # What streams is read in whole pages, a little more than its weights; the prediction counts so too.
+        tier = [c.bytes if pinned else c.mapped for c in plan.chunks if c.pinned is pinned]
         if tier:
             when = "loaded once" if pinned else "read in each pass"
             yield _swatch(name, x, y)

@@ -38,6 +38,9 @@ class Prompts:
         whole number) and `max_tokens` (default: the argument). Blank lines are skipped.
         """
         self._path, self._encode, self._vocab, self._default = path, encode, vocab, max_tokens
+        if not Path(path).exists():
+            msg = f"{path} does not exist: write the prompts into it first, a JSON object a line."
+            raise UsageError(msg)
         if not Path(path).is_file():
             msg = f"{path} is not a file that can be read again: write the prompts into a file first."
             raise UsageError(msg)

@@ -17,11 +17,13 @@ if TYPE_CHECKING:
 
     from floatllm.devices import Device
     from floatllm.model import Model
-    from floatllm.plan import Chunk, Plan
+    from floatllm.plan import Chunk, DevicePlan, Plan
     from floatllm.predict import Prediction
     from floatllm.sampler import Sampling
 
 SCHEMA_VERSION = 1
+# Of more chunks only the first and the last so many are listed.
+_FIRST_CHUNKS, _LAST_CHUNKS = 8, 4
 # Longer arrays (a vocabulary) are counted, not listed.
 _LISTED = 16
 _TEXT = 60
@@ -171,39 +173,49 @@ def prediction_json(found: Prediction) -> dict[str, Any]:
 def plan_text(plan: Plan, prediction: Prediction | None = None) -> str:
     """The budget and the chunks of a plan, and how long a token will take."""
     memory = plan.memory
-    shares = ("pinned", "ring", "kv", "activations", "graph", "staging", "metadata")
+    shares = ("pinned", "host", "ring", "kv", "activations", "graph", "staging", "metadata")
     sizes = {name: getattr(memory, name) for name in shares}
     budget = ", ".join(f"{name} {format_size(size)}" for name, size in sizes.items() if size)
     what = printable(plan.architecture) or "model"
     weights = f"{plan.weights_tensors} tensors, {format_size(plan.weights_bytes)} of weights"
-    used, limit = format_size(memory.total), format_size(memory.limit)
+    own = any(device.own_memory for device in plan.devices)
+    # What is on devices with memory of their own is told by each.
+    used = format_size(sum(device.host for device in plan.devices))
+    limit = f"{format_size(memory.limit)} ({printable(memory.source)})"
     lines = [
         f"{what} on {plan.device}, mode {plan.mode}: {weights} in {chunks_text(plan)}",
-        f"memory {used} of {limit} ({printable(memory.source)}): {budget}",
+        f"memory {used} of {limit}" + ("" if own else f": {budget}"),
     ]
     repacked = ""
     if plan.weights_repacked:
         repacked = f", {format_size(plan.weights_repacked)} are rearranged for the CPU's kernels"
     lines.append(f"reads by {plan.io}{_note(plan)}, {_stay(plan)}{repacked}")
+    if len(plan.devices) > 1 or plan.devices[0].own_memory:
+        lines += [_device_text(device) for device in plan.devices]
     if plan.mode == "run":
         context = f"context {plan.ctx}, KV cache in {plan.kv.upper()}"
         lines.append(f"{context}, at most {plan.width} positions in a pass, {plan.threads} threads")
     if prediction is not None:
         lines.append(prediction_text(prediction))
+    hidden = len(plan.chunks) - _FIRST_CHUNKS - _LAST_CHUNKS
+    listed = plan.chunks if hidden <= 1 else plan.chunks[:_FIRST_CHUNKS] + plan.chunks[-_LAST_CHUNKS:]
     rows = [
         (
             str(c.index + 1),
             str(len(c.parts)),
             format_size(c.bytes),
             format_size(c.mapped),
-            "pinned" if c.pinned else "streamed",
+            c.kept,
             _extent(c),
         )
-        for c in plan.chunks
+        for c in listed
     ]
-    return "\n".join(
-        [*lines, "", table(("CHUNK", "PARTS", "WEIGHTS", "MAPPED", "KEPT", "FROM .. TO"), rows, (0, 1, 2, 3))]
-    )
+    chunks = table(("CHUNK", "PARTS", "WEIGHTS", "MAPPED", "KEPT", "FROM .. TO"), rows, (0, 1, 2, 3))
+    if len(listed) < len(plan.chunks):
+        shown = chunks.split("\n")
+        shown.insert(1 + _FIRST_CHUNKS, f"... {hidden} more (all with --json)")
+        chunks = "\n".join(shown)
+    return "\n".join([*lines, "", chunks])
 
 
 def prediction_text(found: Prediction) -> str:
@@ -222,9 +234,24 @@ def _note(plan: Plan) -> str:
 
 def _stay(plan: Plan) -> str:
     pinned = sum(chunk.pinned for chunk in plan.chunks)
+    hosted = sum(chunk.hosted for chunk in plan.chunks)
     if pinned == len(plan.chunks):
         return "everything stays in memory"
-    return f"{pinned} chunks stay in memory, {len(plan.chunks) - pinned} stream through {plan.slots} slots"
+    each = f"{pinned} chunks stay in memory, {len(plan.chunks) - pinned} stream through {plan.slots} slots"
+    return f"{each}, {hosted} of them from the host's memory" if hosted else each
+
+
+def _device_text(device: DevicePlan) -> str:
+    """What one of several devices does, or one with memory of its own."""
+    sizes = {name: getattr(device, name) for name in ("pinned", "ring", "kv", "activations")}
+    budget = ", ".join(f"{name} {format_size(size)}" for name, size in sizes.items() if size)
+    used = format_size(sum(sizes.values()))
+    chunks = f"{device.chunks} chunk{'' if device.chunks == 1 else 's'}"
+    share = ""
+    if device.cpu_share:
+        share = f"; the CPU computes {device.cpu_share:.0%} of what streams where passes are narrow"
+    host = f", and {format_size(device.host)} of the host's memory" if device.own_memory else ""
+    return f"{device.name}: {chunks}, {used} of {format_size(device.limit)}: {budget}{host}{share}"
 
 
 def run_text(

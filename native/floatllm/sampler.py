@@ -10,7 +10,7 @@ import ctypes
 import math
 import random
 from bisect import bisect_right
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from heapq import nlargest
 from itertools import accumulate
 from typing import TYPE_CHECKING, cast
@@ -19,6 +19,7 @@ from floatllm import _lib
 from floatllm.errors import EngineError, UsageError
 
 if TYPE_CHECKING:
+    import argparse
     from collections.abc import Sequence
 
 _MOST_SEED = 2**64
@@ -188,3 +189,41 @@ def _check(name: str, value: object, good: bool, wanted: str) -> None:
     if not good:
         msg = f"{name} is {value}, but it must be {wanted}."
         raise UsageError(msg)
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Options of the command line, read by from_arguments()."""
+    group = parser.add_argument_group("sampling", "Without --temp the likeliest token is taken each time.")
+    default = Sampling()
+    for name, kind, metavar, text in (
+        ("--temp", float, "T", "above 0: draw tokens, the bolder the higher, such as 0.8"),
+        ("--top-k", int, "K", f"draw from the K likeliest; 0: all (default {default.top_k})"),
+        ("--top-p", float, "P", f"from the fewest that add up to P; 1: all (default {default.top_p})"),
+        ("--min-p", float, "P", f"from those as likely as P times the best (default {default.min_p})"),
+        ("--repeat-penalty", float, "X", "make recent tokens less likely, such as 1.1 (default 1: off)"),
+        ("--seed", int, "N", "draw the same tokens as another run with this seed"),
+    ):
+        group.add_argument(name, type=kind, metavar=metavar, help=text)
+
+
+def from_arguments(arguments: argparse.Namespace) -> Sampling:
+    """The sampling that was asked for, with a seed where it draws. Raises UsageError."""
+    names = {
+        "temp": "temperature",
+        "top_k": "top_k",
+        "top_p": "top_p",
+        "min_p": "min_p",
+        "repeat_penalty": "repeat_penalty",
+        "seed": "seed",
+    }
+    given = {name: value for name in names if (value := getattr(arguments, name)) is not None}
+    drawing = sorted(given.keys() - {"temp", "repeat_penalty"})
+    if drawing and "temp" not in given:
+        options = ", ".join("--" + name.replace("_", "-") for name in drawing)
+        matter = "matters" if len(drawing) == 1 else "matter"
+        msg = f"{options} only {matter} where tokens are drawn: add --temp, such as --temp 0.8."
+        raise UsageError(msg)
+    sampling = Sampling(**{names[name]: value for name, value in given.items()})
+    if sampling.temperature > 0 and sampling.seed is None:
+        sampling = replace(sampling, seed=fresh_seed())
+    return sampling

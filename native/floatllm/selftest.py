@@ -1,8 +1,9 @@
 """`python -m floatllm.selftest`: proves that this engine maps and computes on the device it should.
 
-Makes a small model, maps it chunk by chunk and checks every tensor's device and sum; runs a forward pass in
-several chunks and in one and compares them with each other, with plain Python, and, on a device other than
-the CPU, with the CPU. Exits 0, or 5 with the reason on stderr.
+Computes each operation of the engine's graphs on the device and compares it with the CPU, and the CPU with
+plain sums. Makes a small model, maps it chunk by chunk and checks every tensor's device and sum; runs a
+forward pass in several chunks and in one and compares them with each other, with plain Python, and, on a
+device other than the CPU, with the CPU. Exits 0, or 5 with the reason on stderr.
 """
 
 from __future__ import annotations
@@ -12,12 +13,12 @@ import json
 import math
 import sys
 import tempfile
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from itertools import zip_longest
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from floatllm import _reference, _testmodel
+from floatllm import _reference, _testmodel, proof
 from floatllm.devices import versions
 from floatllm.engine import Engine, Event
 from floatllm.errors import FloatLLMError
@@ -50,8 +51,24 @@ class _NotProvenError(Exception):
 
 
 @dataclass
+class Operation:
+    """The checks of one operation; of those supported, the closest to failing."""
+
+    operation: str
+    agree: int = 0
+    unsupported: tuple[str, ...] = ()
+    type: str = ""
+    positions: int = 0
+    nmse: float | None = None
+    allowed: float = 0.0
+
+
+@dataclass
 class Result:
-    """The report of --report. `nmse` is the distance from plain Python, `nmse_cpu` from the CPU backend."""
+    """The report of --report. `nmse` is the distance from plain Python, `nmse_cpu` from the CPU backend.
+
+    `operations` holds the distances from the CPU, or the CPU's from plain sums; `agree` counts checks.
+    """
 
     schema_version: int = SCHEMA_VERSION
     ok: bool = False
@@ -66,6 +83,8 @@ class Result:
     engine_version: str = ""
     ggml_version: str = ""
     abi_version: int = 0
+    agree: int = 0
+    operations: list[Operation] = field(default_factory=list)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -97,6 +116,7 @@ def _prove(result: Result, device: str | None) -> None:
         _testmodel.write(path, _SHAPE, weights)
         with Model.open(path) as model:
             _check_header(model, weights)
+            _check_operations(result, device or model.plan(_MEMORY, mode="map").device)
             _check_map(result, model, weights, device)
             _check_run(result, model, weights, device)
 
@@ -108,6 +128,35 @@ def _check_header(model: Model, weights: Sequence[_testmodel.Weight]) -> None:
         if left != right:
             msg = f"The model's header was read wrongly: found {left} where {right} was written."
             raise _NotProvenError(msg)
+
+
+def _check_operations(result: Result, device: str) -> None:
+    # What the device is compared with is proven first, so that neither is blamed for the other.
+    if device != "CPU" and (reason := proof.fault("CPU", proof.prove("CPU"))):
+        raise _NotProvenError(reason)
+    checks = proof.prove(device)
+    result.operations = _by_operation(checks)
+    result.agree = sum(operation.agree for operation in result.operations)
+    reason = proof.fault(device, checks)
+    if reason:
+        raise _NotProvenError(reason)
+
+
+def _by_operation(checks: Sequence[proof.Check]) -> list[Operation]:
+    found: dict[str, Operation] = {}
+    for check in checks:
+        one = found.setdefault(check.operation, Operation(check.operation))
+        if check.nmse is None:
+            if check.type not in one.unsupported:
+                one.unsupported = (*one.unsupported, check.type)
+            continue
+        one.agree += check.ok
+        # JSON knows no infinity.
+        distance = min(check.nmse, sys.float_info.max)
+        if one.nmse is None or distance / check.allowed > one.nmse / one.allowed:
+            one.type, one.positions = check.type, check.positions
+            one.nmse, one.allowed = distance, check.allowed
+    return list(found.values())
 
 
 def _check_map(

@@ -30,7 +30,7 @@ class Trace:
         self._file = AtomicFile(path)
         self._writer = _Writer(self._file)
         self._reads = _Reads(self._writer)
-        self._pinned = [chunk.pinned for chunk in plan.chunks]
+        self._kept = [chunk.kept for chunk in plan.chunks]
         self._passes = 0
         self._until = 0
         self._writer.open(plan)
@@ -60,7 +60,7 @@ class Trace:
         arguments: dict[str, Any] = {
             "chunk": event.chunk,
             "bytes": event.bytes,
-            "kept": "pinned" if self._pinned[event.chunk] else "streamed",
+            "kept": self._kept[event.chunk],
         }
         if event.kind == "read":
             self._reads.add(begin, end, arguments)

@@ -110,19 +110,43 @@ void check(const floatllm::GgufFile &model) {
     }
 }
 
-void plan(const std::shared_ptr<const floatllm::GgufFile> &model, floatllm_mode mode, bool maps_host) {
-    const floatllm::DeviceFacts device{"CPU", maps_host, uint64_t{1} << 26,
-                                       128,   256,       4096,
-                                       8,     maps_host, std::vector<bool>(GGML_TYPE_COUNT, maps_host)};
+floatllm::DeviceFacts facts(bool maps_host, bool overlaps) {
+    floatllm::DeviceFacts device{};
+    device.name = maps_host ? "CPU" : "CUDA0";
+    device.maps_host = device.cpu = maps_host;
+    device.memory_free = uint64_t{1} << 26;
+    device.alignment = 128;
+    device.tensor_slack = 256;
+    device.max_buffer = maps_host ? UINT64_MAX : uint64_t{1} << 22;
+    device.granularity = 4096;
+    device.column_grain = 8;
+    device.overlaps = overlaps;
+    device.repacks.assign(GGML_TYPE_COUNT, maps_host);
+    return device;
+}
+
+void plan(const std::shared_ptr<const floatllm::GgufFile> &model, floatllm_mode mode,
+          const std::vector<floatllm::DeviceFacts> &devices, uint64_t device_memory) {
     floatllm::PlanRequest request{};
     request.mode = mode;
     request.budget = {uint64_t{1} << 25, "--memory"};
     request.explicit_budget = true;
     request.sequences = request.outputs = 1;
     request.threads = 2;
+    request.device_memory = device_memory;
+    request.cpu_share = -1;
     try {
-        const floatllm::Plan made = floatllm::make_plan(model, device, request);
-        if (made.memory.total() > request.budget.bytes) {
+        floatllm::Plans made = floatllm::make_plans(model, devices, request);
+        uint64_t host = 0;
+        for (floatllm::Plan &each : made) {
+            const floatllm::MemoryShares &m = each.memory;
+            host += each.host_bytes;
+            if (m.kv + each.layout.bytes + m.pinned + m.ring > each.device_limit) {
+                std::abort();
+            }
+            floatllm::share_with_cpu(each, 0.5);
+        }
+        if (host > request.budget.bytes) {
             std::abort();
         }
         floatllm::plan_json(made);
@@ -142,8 +166,17 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
         return 0;
     }
     check(*model);
-    plan(model, FLOATLLM_MODE_MAP, true);
-    plan(model, FLOATLLM_MODE_RUN, true);
-    plan(model, FLOATLLM_MODE_RUN, false);
+    const floatllm::DeviceFacts cpu = facts(true, false);
+    const floatllm::DeviceFacts gpu = facts(false, true);
+    floatllm::DeviceFacts slow = facts(false, false);
+    slow.name = "RPC0";
+    constexpr uint64_t kDeviceMemory = uint64_t{1} << 24;
+    for (const floatllm_mode mode : {FLOATLLM_MODE_MAP, FLOATLLM_MODE_RUN}) {
+        plan(model, mode, {cpu}, 0);
+        plan(model, mode, {gpu}, 0);
+        plan(model, mode, {gpu}, kDeviceMemory);
+        plan(model, mode, {slow, gpu}, kDeviceMemory);
+        plan(model, mode, {slow, cpu}, kDeviceMemory);
+    }
     return 0;
 }

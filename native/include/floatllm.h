@@ -6,7 +6,7 @@
  *  - A function that can fail returns a floatllm_status and takes `char **error` last. On failure
  *    *error is set to a message (what happened, why, what to do) that the caller frees with
  *    floatllm_free(); on success it is left alone. `error` may be NULL.
- *  - Nothing here throws, aborts the process on bad input, or writes to stdout.
+ *  - Nothing here throws, aborts the process on bad input, or writes to stdout, unless said so.
  *  - Different handles may be used from different threads at once; one handle may not. A plan keeps
  *    its model alive, a session keeps its plan alive: closing order does not matter.
  *  - Handles passed in are not NULL, unless a function says that it accepts NULL.
@@ -33,7 +33,7 @@ extern "C" {
 #endif
 
 /* Raised whenever a structure or function below changes its meaning. */
-#define FLOATLLM_ABI_VERSION 2
+#define FLOATLLM_ABI_VERSION 3
 
 typedef enum floatllm_status {
     FLOATLLM_OK = 0,
@@ -68,7 +68,7 @@ FLOATLLM_API void floatllm_set_log(floatllm_log_fn log, void *user);
 FLOATLLM_API floatllm_status floatllm_load_backends(const char *dir, size_t dir_len, char **error);
 
 typedef struct floatllm_device_info {
-    const char *name;        /* ggml's name: CPU, CUDA0, Vulkan0, MTL0 */
+    const char *name;        /* ggml's name: CPU, CUDA0, Vulkan0, MTL0, RPC0 */
     const char *description; /* both NUL-terminated and valid for the life of the process */
     uint64_t memory_free;
     uint64_t memory_total;
@@ -78,6 +78,56 @@ typedef struct floatllm_device_info {
 
 FLOATLLM_API size_t floatllm_device_count(void);
 FLOATLLM_API floatllm_status floatllm_device(size_t index, floatllm_device_info *out, char **error);
+
+/* Called where ggml gives up, above all where an RPC server was lost while it was in use: the process ends
+ * (abort()) when `stop` returns. `message` says what happened; NUL-terminated, valid during the call, which
+ * comes on a thread of its own. NULL (the default) prints it to stderr. Process-wide. */
+typedef void (*floatllm_abort_fn)(const char *message, void *user);
+FLOATLLM_API void floatllm_set_abort(floatllm_abort_fn stop, void *user);
+
+/* Adds the devices of a server of ggml's RPC protocol at `endpoint`, "HOST:PORT", behind those that are
+ * there: RPC0, RPC1, ... Does nothing for one that was added before. The protocol has neither authentication
+ * nor encryption. FLOATLLM_ERROR_USAGE for another form of address, FLOATLLM_ERROR_ENGINE, within some
+ * seconds, where no server of the same protocol answers. Once in use, a server that is lost ends the process:
+ * see floatllm_set_abort(). Where SIGPIPE is not ignored, as Python does, that signal comes first. */
+FLOATLLM_API floatllm_status floatllm_rpc_add(const char *endpoint, size_t length, char **error);
+
+/* Serves devices of this machine at `endpoint`, one client at a time, until the process ends. Whoever can
+ * reach it can use the machine: keep it on loopback or a trusted network. `device`: NUL-terminated name;
+ * NULL: all GPUs, else the CPU. `cache_dir`: NUL-terminated folder, which is there, for tensors above 10 MiB
+ * that need then not be sent again; NULL: none. `threads`: of the CPU; 0: usable CPUs. Returns only on
+ * failure; FLOATLLM_ERROR_ENGINE where nobody can listen there. Unlike all else here, ggml's server writes
+ * lines to stdout. */
+FLOATLLM_API floatllm_status floatllm_rpc_serve(const char *endpoint, size_t length, const char *device,
+                                                const char *cache_dir, uint32_t threads, char **error);
+
+/* ---- proof ---------------------------------------------------------------------------------- */
+
+typedef enum floatllm_outcome {
+    FLOATLLM_CHECK_AGREES = 0,
+    FLOATLLM_CHECK_DIFFERS = 1,
+    FLOATLLM_CHECK_UNSUPPORTED = 2 /* the device says that it cannot */
+} floatllm_outcome;
+
+typedef struct floatllm_check {
+    const char *operation; /* matmul, RoPE, attention 64 (elements of a head), ...; both are static */
+    const char *type;      /* ggml's type name of the weights or of the KV cache, else f32 */
+    uint32_t positions;    /* computed at once: devices have other kernels for one than for many */
+    int32_t outcome;       /* floatllm_outcome */
+    int32_t needed;        /* 1 where no model runs without it */
+    /* Normalised mean squared error, or more where a single number is far off; infinity where one is not
+     * finite. */
+    double nmse;
+    double allowed;
+} floatllm_check;
+
+/* Return non-zero to stop (FLOATLLM_ERROR_ENGINE). */
+typedef int (*floatllm_check_fn)(const floatllm_check *check, void *user);
+/* Computes each operation of the engine's graphs on a device (empty: the first GPU, else the CPU) and
+ * compares the numbers with the CPU's, or those of the CPU with plain sums. FLOATLLM_OK says that all was
+ * computed, not that it agrees: `on_check` is told of each. Takes less than 64 MiB of the device. */
+FLOATLLM_API floatllm_status floatllm_prove(const char *device, size_t device_len, floatllm_check_fn on_check,
+                                            void *user, char **error);
 
 /* ---- model ---------------------------------------------------------------------------------- */
 
@@ -148,8 +198,17 @@ typedef struct floatllm_plan_params {
     /* 1: passes are filled up with padding, so that the numbers of a sequence do not depend on what runs
      * beside it; as long as no call holds more tokens than the width, and logits than the outputs. */
     int32_t uniform;
-    int32_t kv;         /* floatllm_kv */
-    const char *device; /* NUL-terminated name; NULL: the first GPU, else the CPU */
+    int32_t kv; /* floatllm_kv */
+    /* NUL-terminated name, or several with commas between, whose layers follow each other in this order;
+     * NULL: the first GPU, else the CPU */
+    const char *device;
+    /* Bound on what is taken of the memory of each device that has its own; 0: what is free there. With it,
+     * and with several devices, `memory` bounds the host's memory alone. */
+    uint64_t device_memory;
+    /* Of the weights that are uploaded to a device in each pass, the share that the CPU computes instead
+     * where passes are narrow, 0 to 1; below 0: measured. The numbers depend on it as they do on the device;
+     * 0: all are those of the device alone, to the bit. */
+    double cpu_share;
 } floatllm_plan_params;
 
 /* Cuts the model into chunks. FLOATLLM_ERROR_ENGINE when memory is too small; the message names the
@@ -181,10 +240,12 @@ FLOATLLM_API floatllm_status floatllm_session_open(floatllm_plan *plan, floatllm
 FLOATLLM_API void floatllm_session_close(floatllm_session *session);
 
 typedef enum floatllm_event_kind {
-    FLOATLLM_EVENT_TENSOR = 1, /* a tensor, or its first row slice, is bound to the device */
-    FLOATLLM_EVENT_CHUNK = 2,  /* a chunk was computed and released */
-    FLOATLLM_EVENT_READ = 3,   /* the bytes of a chunk are there; not told again of those that stay */
-    FLOATLLM_EVENT_CHECK = 4   /* a pass gave no numbers: `bytes` of a tensor are looked at for damage */
+    /* a tensor, or its first row slice, is bound to the device; told once of what stays there */
+    FLOATLLM_EVENT_TENSOR = 1,
+    /* a chunk was computed and released; where uploads go on beside computing, its computing was begun */
+    FLOATLLM_EVENT_CHUNK = 2,
+    FLOATLLM_EVENT_READ = 3, /* the bytes of a chunk are there; not told again of those that stay */
+    FLOATLLM_EVENT_CHECK = 4 /* a pass gave no numbers: `bytes` of a tensor are looked at for damage */
 } floatllm_event_kind;
 
 typedef struct floatllm_event {

@@ -1,5 +1,6 @@
 // The C ABI: handles around the engine's objects, exceptions turned into a status and a message.
 #include <algorithm>
+#include <cmath>
 #include <cstdlib>
 #include <cstring>
 #include <memory>
@@ -15,6 +16,9 @@
 #include "gguf_file.h"
 #include "measure.h"
 #include "plan.h"
+#include "proof.h"
+#include "rates.h"
+#include "rpc.h"
 #include "session.h"
 
 struct floatllm_model {
@@ -22,7 +26,7 @@ struct floatllm_model {
 };
 
 struct floatllm_plan {
-    std::shared_ptr<const floatllm::Plan> plan;
+    std::shared_ptr<const floatllm::Plans> plans;
     std::string json;
 };
 
@@ -75,6 +79,28 @@ std::string path_text(const char *path, size_t length) {
     return text;
 }
 
+// Of the devices that a text names, with commas between.
+std::vector<floatllm::DeviceFacts> facts_of(const std::string &names) {
+    std::vector<floatllm::DeviceFacts> facts;
+    for (size_t begin = 0; begin <= names.size();) {
+        const size_t end = std::min(names.find(',', begin), names.size());
+        const std::string name = names.substr(begin, end - begin);
+        if (name.empty() && !names.empty()) {
+            throw Error(FLOATLLM_ERROR_USAGE,
+                        format("\"%s\" leaves out a name: give devices as CUDA0,CUDA1.", names.c_str()));
+        }
+        floatllm::DeviceFacts each = floatllm::device_facts(floatllm::find_device(name));
+        for (const floatllm::DeviceFacts &other : facts) {
+            if (other.name == each.name) {
+                throw Error(FLOATLLM_ERROR_USAGE, format("%s is named twice.", each.name.c_str()));
+            }
+        }
+        facts.push_back(std::move(each));
+        begin = end + 1;
+    }
+    return facts;
+}
+
 }  // namespace
 
 extern "C" {
@@ -96,6 +122,34 @@ floatllm_status floatllm_device(size_t index, floatllm_device_info *out, char **
     return guarded(error, [&] {
         require(out != nullptr, "The result pointer is NULL.");
         *out = floatllm::device_info(index);
+    });
+}
+
+void floatllm_set_abort(floatllm_abort_fn stop, void *user) { floatllm::set_abort(stop, user); }
+
+floatllm_status floatllm_rpc_add(const char *endpoint, size_t length, char **error) {
+    return guarded(error, [&] {
+        require(endpoint != nullptr || length == 0, "The endpoint is NULL.");
+        floatllm::add_rpc_server(length == 0 ? "" : std::string(endpoint, length));
+    });
+}
+
+floatllm_status floatllm_rpc_serve(const char *endpoint, size_t length, const char *device,
+                                   const char *cache_dir, uint32_t threads, char **error) {
+    return guarded(error, [&] {
+        require(endpoint != nullptr || length == 0, "The endpoint is NULL.");
+        require(threads <= 512, "More than 512 threads are not possible.");
+        floatllm::serve_rpc(length == 0 ? "" : std::string(endpoint, length), device == nullptr ? "" : device,
+                            cache_dir, threads > 0 ? threads : floatllm::os::usable_cpus());
+    });
+}
+
+floatllm_status floatllm_prove(const char *device, size_t device_len, floatllm_check_fn on_check, void *user,
+                               char **error) {
+    return guarded(error, [&] {
+        require(on_check != nullptr && (device != nullptr || device_len == 0), "A pointer is NULL.");
+        floatllm::prove(std::string(device_len > 0 ? device : "", device_len),
+                        [&](const floatllm_check &check) { return on_check(&check, user) == 0; });
     });
 }
 
@@ -166,9 +220,9 @@ floatllm_status floatllm_plan_create(floatllm_model *model, const floatllm_plan_
         require(params->threads <= 512, "More than 512 threads are not possible.");
         require(params->sequences <= 1024 && params->outputs <= 4096,
                 "More than 1024 sequences or 4096 outputs are not possible.");
+        require(params->cpu_share <= 1 && !std::isnan(params->cpu_share),
+                "The CPU's share is not a number up to 1.");
         require(params->width <= 4096, "A pass of more than 4096 positions is not possible.");
-        const ggml_backend_dev_t device =
-            floatllm::find_device(params->device == nullptr ? "" : params->device);
         floatllm::PlanRequest request{};
         request.mode = static_cast<floatllm_mode>(params->mode);
         request.threads = params->threads > 0 ? params->threads : floatllm::os::usable_cpus();
@@ -189,10 +243,38 @@ floatllm_status floatllm_plan_create(floatllm_model *model, const floatllm_plan_
         request.outputs = params->outputs > 0 ? params->outputs : request.sequences;
         request.uniform = params->uniform != 0;
         request.kv = params->kv == FLOATLLM_KV_Q8_0 ? GGML_TYPE_Q8_0 : GGML_TYPE_F16;
-        auto plan = std::make_shared<floatllm::Plan>(
-            floatllm::make_plan(model->file, floatllm::device_facts(device), request));
-        std::string json = floatllm::plan_json(*plan);
-        *out = new floatllm_plan{std::move(plan), std::move(json)};
+        request.device_memory = params->device_memory;
+        request.cpu_share = params->cpu_share;
+        floatllm::Plans plans = floatllm::make_plans(
+            model->file, facts_of(params->device == nullptr ? "" : params->device), request);
+        require(
+            request.cpu_share <= 0 ||
+                std::any_of(plans.begin(), plans.end(),
+                            [](const floatllm::Plan &plan) { return plan.device.overlaps; }),
+            "A share of the CPU is for devices that compute while weights are uploaded (CUDA, HIP). Leave "
+            "--cpu-share out.");
+        for (floatllm::Plan &plan : plans) {
+            floatllm::require_operations(plan);
+            floatllm::share_with_cpu(
+                plan, request.cpu_share >= 0 ? request.cpu_share : floatllm::measured_cpu_share(plan));
+        }
+        const auto streams = [](const floatllm::Chunk &chunk) { return !chunk.pinned; };
+        const auto some = [&](auto what) {
+            return std::any_of(plans.begin(), plans.end(), [&](const floatllm::Plan &plan) {
+                return std::any_of(plan.chunks.begin(), plan.chunks.end(), what);
+            });
+        };
+        require(
+            request.cpu_share <= 0 || !some(streams) ||
+                some([](const floatllm::Chunk &chunk) { return chunk.shared; }),
+            "The CPU can compute nothing of what streams here: only whole feed-forward halves that stay in the "
+            "host's memory. Leave --cpu-share and --chunk out, or give more --memory.");
+        // Nobody should believe that a GPU computes when it does not.
+        if (params->device == nullptr && plans.front().device.cpu) {
+            plans.front().device_note = floatllm::idle_backends();
+        }
+        std::string json = floatllm::plan_json(plans);
+        *out = new floatllm_plan{std::make_shared<const floatllm::Plans>(std::move(plans)), std::move(json)};
     });
 }
 
@@ -208,14 +290,14 @@ const char *floatllm_plan_json(const floatllm_plan *plan, size_t *length) {
 floatllm_status floatllm_plan_predict(const floatllm_plan *plan, floatllm_prediction *out, char **error) {
     return guarded(error, [&] {
         require(plan != nullptr && out != nullptr, "A pointer is NULL.");
-        *out = floatllm::predict(*plan->plan);
+        *out = floatllm::predict(*plan->plans);
     });
 }
 
 floatllm_status floatllm_session_open(floatllm_plan *plan, floatllm_session **out, char **error) {
     return guarded(error, [&] {
         require(plan != nullptr && out != nullptr, "A pointer is NULL.");
-        *out = new floatllm_session{std::make_unique<floatllm::Session>(plan->plan)};
+        *out = new floatllm_session{std::make_unique<floatllm::Session>(plan->plans)};
     });
 }
 

@@ -25,7 +25,7 @@ ChunkStore::ChunkStore(const Plan &plan, const Device &device, bool inspect) : p
     for (const Chunk &chunk : plan.chunks) {
         repacked = std::max(repacked, chunk.repacked_bytes);
     }
-    if (plan.slots > 0 && repacked > 0 && device.maps_host()) {
+    if (plan.slots > 0 && repacked > 0) {
         repacker_ = {device.allocate_repacked(repacked), std::make_unique<ReadPool>(plan.threads)};
     }
     for (uint32_t i = 0; i < plan.slots; ++i) {
@@ -61,7 +61,7 @@ void ChunkStore::list_streamed() {
 }
 
 void ChunkStore::heed_memory() {
-    if (ring_.empty() || !device_.maps_host() || heeded_.seconds() < kHeedSeconds) {
+    if (ring_.empty() || heeded_.seconds() < kHeedSeconds) {
         return;
     }
     heeded_.restart();

@@ -1,5 +1,5 @@
-// The weights of chunks in reach of the device: some loaded once and kept, the others passing through a
-// ring of slots that is filled ahead of the computation.
+// The weights of chunks in memory that the device computes on in place: some loaded once and kept, the others
+// passing through a ring of slots that is filled ahead of the computation.
 #pragma once
 
 #include <memory>
@@ -7,30 +7,23 @@
 
 #include "slot.h"
 #include "stopwatch.h"
+#include "weights.h"
 
 namespace floatllm {
 
-class ChunkStore {
+class ChunkStore : public WeightStore {
   public:
     // Loads the pinned chunks and begins to fill the ring.
-    // `inspect`: weights are looked at for damage when they are first read.
-    ChunkStore(const Plan &plan, const Device &device, bool inspect = true);
-    ~ChunkStore();
+    ChunkStore(const Plan &plan, const Device &device, bool inspect);
+    ~ChunkStore() override;
 
-    // The chunk's tensors. Chunks are asked for in the order of the plan, over and over.
-    std::vector<ggml_tensor *> acquire(size_t index, ggml_context *context);
-    // When the bytes of the chunk acquired last were read, if they were for this time.
-    const std::optional<ReadPool::Span> &came(size_t index) const { return holder(index).came(); }
-    // The chunk was computed; its slot, if it has no slot for itself, is filled with what comes next.
-    void release(size_t index);
-    // Forgets what was read ahead, after a pass that did not reach its end, and reads again what could not
-    // be read.
-    void restart();
-
-    // Between passes: others may have taken what was free when the plan was made. Lets the ring carry chunks
-    // that were kept until these have room, and keeps them again when there is plenty. No number depends on
-    // it.
-    void heed_memory();
+    std::vector<ggml_tensor *> acquire(size_t index, ggml_context *context) override;
+    const std::optional<ReadPool::Span> &came(size_t index) const override { return holder(index).came(); }
+    void release(size_t index) override;
+    void restart() override;
+    // Lets the ring carry chunks that were kept until others have the room they need, and keeps them again
+    // when there is plenty. No number depends on it.
+    void heed_memory() override;
 
   private:
     // Gives back or takes so many bytes of kept chunks; returns how many chunks.

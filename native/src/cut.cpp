@@ -25,8 +25,18 @@ class Cutter {
         return most;
     }
 
-    std::vector<Chunk> cut(uint64_t cap) {
+    uint64_t largest() const {
+        uint64_t most = 0;
+        for (size_t op = 0; op < program_.ops.size(); ++op) {
+            const Op &o = program_.ops[op];
+            most = o.layer < 0 ? most : std::max(most, cost({step(op, 0, o.rows)}));
+        }
+        return most;
+    }
+
+    std::vector<Chunk> cut(uint64_t cap, Halves halves) {
         cap_ = cap;
+        halves_ = halves;
         size_t begin = 0;
         while (begin < program_.ops.size()) {
             const size_t end =
@@ -49,7 +59,7 @@ class Cutter {
     }
 
     void add_layer(size_t begin, size_t end) {
-        if (add_whole(begin, end)) {
+        if (halves_ == Halves::Together && add_whole(begin, end)) {
             return;
         }
         while (begin < end) {
@@ -64,6 +74,10 @@ class Cutter {
                 }
             }
             begin = half;
+            if (halves_ == Halves::Apart) {
+                close();
+                ++unit_;
+            }
         }
     }
 
@@ -103,7 +117,10 @@ class Cutter {
     }
 
     // What a slice takes beyond its bytes: it may begin and end inside a granule, and be padded.
-    uint64_t edges() const { return 2 * device_.granularity + device_.alignment + device_.tensor_slack; }
+    uint64_t edges() const {
+        const uint64_t direct = device_.maps_host ? 0 : os::kDirectAlignment;
+        return 2 * device_.granularity + device_.alignment + device_.tensor_slack + direct;
+    }
 
     bool add(const std::vector<Step> &steps) {
         const uint64_t bytes = cost(steps);
@@ -128,6 +145,8 @@ class Cutter {
             return;
         }
         chunks_.push_back(chunk(std::move(open_)));
+        unit_ += halves_ == Halves::Together ? 1 : 0;
+        chunks_.back().unit = unit_;
         open_.clear();
         used_ = 0;
         tensors_ = 0;
@@ -196,6 +215,8 @@ class Cutter {
     const DeviceFacts &device_;
     const uint32_t segments_;
     uint64_t cap_ = 0;
+    Halves halves_ = Halves::Together;
+    uint32_t unit_ = 0;
     uint64_t used_ = 0;
     uint64_t tensors_ = 0;
     std::vector<Step> open_;
@@ -213,6 +234,10 @@ bool is_repacked(const GgufFile &model, const DeviceFacts &device, const Op &op)
     return tensor.ne[2] == 1 && tensor.ne[3] == 1 && type < device.repacks.size() && device.repacks[type];
 }
 
+uint64_t repack_edges(const DeviceFacts &device) {
+    return 2 * std::max<uint64_t>(device.granularity, os::kDirectAlignment);
+}
+
 uint64_t smallest_repack(const GgufFile &model, const Program &program, const DeviceFacts &device) {
     uint64_t group = 0;
     for (const Op &op : program.ops) {
@@ -221,8 +246,7 @@ uint64_t smallest_repack(const GgufFile &model, const Program &program, const De
             group = std::max(group, static_cast<uint64_t>(kRowGrain) * tensor.row_bytes());
         }
     }
-    const uint64_t edges = 2 * std::max<uint64_t>(device.granularity, os::kDirectAlignment);
-    return group == 0 ? 0 : round_up(group + edges, os::kDirectAlignment);
+    return group == 0 ? 0 : round_up(group + repack_edges(device), os::kDirectAlignment);
 }
 
 uint64_t graph_tensors(OpKind kind, uint32_t segments) {
@@ -249,13 +273,25 @@ uint64_t graph_tensors(OpKind kind, uint32_t segments) {
     return 2;
 }
 
+uint64_t graph_tensors(const Plan &plan, const Chunk &chunk) {
+    uint64_t sum = 64;
+    for (const Step &step : chunk.steps) {
+        sum += graph_tensors(plan.program.ops[static_cast<size_t>(step.op)].kind, plan.segments);
+    }
+    return sum;
+}
+
 uint64_t smallest_chunk(const GgufFile &model, const Program &program, const DeviceFacts &device) {
     return Cutter(model, program, device, 1).smallest();
 }
 
+uint64_t largest_operation(const GgufFile &model, const Program &program, const DeviceFacts &device) {
+    return Cutter(model, program, device, 1).largest();
+}
+
 std::vector<Chunk> cut_program(const GgufFile &model, const Program &program, const DeviceFacts &device,
-                               uint32_t segments, uint64_t cap) {
-    return Cutter(model, program, device, segments).cut(cap);
+                               uint32_t segments, uint64_t cap, Halves halves) {
+    return Cutter(model, program, device, segments).cut(cap, halves);
 }
 
 }  // namespace floatllm

@@ -29,6 +29,9 @@ std::string format(const char *fmt, ...)
 [[noreturn]] void became_shorter(const std::string &path);
 
 // "1.5 GiB", "48.0 MiB", "512 B".
+// For printf's %llu.
+constexpr unsigned long long ull(uint64_t value) { return value; }
+
 std::string human_size(unsigned long long bytes);
 
 }  // namespace floatllm

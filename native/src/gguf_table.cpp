@@ -17,8 +17,6 @@ constexpr uint64_t kMaxKeys = 131072;
 constexpr uint64_t kMaxKeyBytes = uint64_t{8} << 20;
 constexpr uint32_t kDefaultAlignment = 32;
 
-unsigned long long ull(uint64_t value) { return value; }
-
 // Bytes of one value, 0 for the types of variable length.
 uint64_t fixed_size(ValueType type) {
     switch (type) {

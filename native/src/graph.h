@@ -4,6 +4,7 @@
 // between passes, and an activation written by one chunk is where the next looks for it.
 #pragma once
 
+#include <array>
 #include <vector>
 
 #include "device.h"
@@ -30,7 +31,7 @@ struct PassShape {
 
 bool operator==(const PassShape &a, const PassShape &b);
 
-// The memory of a session outside its chunks.
+// The memory of a session outside its chunks. Without any, graphs are for looking at.
 struct State {
     ggml_backend_buffer_t activations;
     ggml_backend_buffer_t kv;  // nullptr in mode map
@@ -39,7 +40,8 @@ struct State {
 // Builds graphs in a context of its own, whose memory is reused by the next build.
 class GraphBuilder {
   public:
-    GraphBuilder(const Plan &plan, const State &state);
+    // With room for so many tensors; 0: for any chunk's.
+    GraphBuilder(const Plan &plan, const State &state, uint64_t tensors = 0);
     ~GraphBuilder();
     GraphBuilder(const GraphBuilder &) = delete;
     GraphBuilder &operator=(const GraphBuilder &) = delete;
@@ -55,7 +57,9 @@ class GraphBuilder {
     ggml_tensor *over(ggml_type type, int64_t ne0, int64_t ne1, const Region &region, uint64_t begin = 0);
 
   private:
+    // What this graph last wrote there, so that a device may join operations, or a tensor over its place.
     ggml_tensor *act(Act act, int64_t positions);
+    void wrote(Act act, ggml_tensor *node);
     ggml_tensor *kv(int layer, bool value);
     void write(ggml_tensor *node, const Region &region);
     void add(ggml_tensor *node);
@@ -65,9 +69,14 @@ class GraphBuilder {
 
     const Plan &plan_;
     State state_;
+    const size_t tensors_;
     std::vector<char> memory_;
     ggml_context *context_ = nullptr;
     ggml_cgraph *graph_ = nullptr;
+    std::array<ggml_tensor *, kActs> latest_{};
 };
+
+// Throws Error(FLOATLLM_ERROR_ENGINE) naming the first operation that the plan's device lacks, and where.
+void require_operations(const Plan &plan);
 
 }  // namespace floatllm

@@ -7,6 +7,7 @@
 #include "chunks.h"
 #include "cut.h"
 #include "error.h"
+#include "rates.h"
 #include "session.h"
 #include "stopwatch.h"
 
@@ -23,7 +24,6 @@ constexpr uint64_t kComputedCached = uint64_t{2} << 30;
 constexpr uint64_t kStreamed = uint64_t{512} << 20;
 constexpr uint64_t kKept = uint64_t{16} << 20;
 constexpr double kSeconds = 0.12;
-
 // Others may use the machine at the same time; half of the passes not being disturbed is enough.
 double median(std::vector<double> values) {
     std::nth_element(values.begin(), values.begin() + static_cast<ptrdiff_t>(values.size() / 2),
@@ -34,14 +34,12 @@ double median(std::vector<double> values) {
 // Passes over a small plan, after one that reads what stays.
 class Trial {
   public:
-    explicit Trial(Plan plan)
-        : plan_(std::make_shared<const Plan>(std::move(plan))),
-          session_(plan_),
-          logits_(plan_->program.dims.vocab) {
+    explicit Trial(Plan plan) : plans_(std::make_shared<const Plans>(1, std::move(plan))), session_(plans_) {
         pass();
     }
 
-    // Runs at least three passes, as many as fit the time; returns the median of their seconds.
+    // Runs as many passes as fit the time, three where they are short, but at least one; returns the median
+    // of their seconds.
     template <typename AfterEach>
     double run(AfterEach after_each) {
         std::vector<double> seconds;
@@ -55,19 +53,18 @@ class Trial {
         return median(std::move(seconds));
     }
 
-    const Plan &plan() const { return *plan_; }
+    const Plan &plan() const { return plans_->front(); }
     Session &session() { return session_; }
 
   private:
     void pass() {
         const int32_t token = 0;
         session_.truncate(0, 0);
-        session_.append({{0, &token, 1, logits_.data(), 1, 0, nullptr}});
+        session_.append({{0, &token, 1, nullptr, 1, 0, nullptr}});
     }
 
-    std::shared_ptr<const Plan> plan_;
+    std::shared_ptr<const Plans> plans_;
     Session session_;
-    std::vector<float> logits_;
 };
 
 // Time and weight bytes of what was computed, apart for the layers and for what only the wanted positions
@@ -230,12 +227,7 @@ double read_rate(const Plan &plan) {
     return static_cast<double>(done) / std::max(watch.seconds(), 1e-9);
 }
 
-}  // namespace
-
-floatllm_prediction predict(const Plan &plan) {
-    if (plan.program.arch == nullptr) {
-        throw Error(FLOATLLM_ERROR_USAGE, "Only a plan to run the model has a pass whose time can be told.");
-    }
+floatllm_prediction predict_host(const Plan &plan) {
     const Traffic whole = traffic(plan.chunks);
     floatllm_prediction found{};
     found.computed_bytes = whole.computed;
@@ -267,6 +259,52 @@ floatllm_prediction predict(const Plan &plan) {
         found.seconds *= trial.run([] {}) / expected;
     }
     return found;
+}
+
+// Of a device with memory of its own: uploads, the disk and the CPU's share go on beside each other.
+floatllm_prediction predict_device(const Plan &plan) {
+    floatllm_prediction found{};
+    uint64_t shared = 0;
+    uint64_t disk = 0;
+    const Chunk *example = nullptr;
+    for (const Chunk &chunk : plan.chunks) {
+        found.computed_bytes += chunk.weight_bytes;
+        shared += chunk.shared ? chunk.weight_bytes : 0;
+        example = chunk.shared ? &chunk : example;
+        found.streamed_bytes += chunk.pinned || chunk.shared ? 0 : chunk.weight_bytes;
+        disk += chunk.pinned || chunk.hosted ? 0 : chunk.mapped_bytes;
+    }
+    const double slowest = first_rate(plan);
+    const double own = compute_seconds(plan, static_cast<uint64_t>(slowest * 4 * kSeconds));
+    const double cpu = shared == 0 ? 0 : static_cast<double>(shared) / cpu_rate(plan, *example);
+    const double link =
+        found.streamed_bytes == 0 ? 0 : static_cast<double>(found.streamed_bytes) / link_rate(plan);
+    // By several readers; only a run tells how many times faster than by one.
+    const double read = static_cast<double>(disk) / slowest;
+    found.read_seconds = std::max(link, read);
+    found.compute_seconds = own + cpu;
+    found.seconds = plan.device.overlaps ? std::max({found.read_seconds, cpu, own})
+                                         : found.read_seconds + found.compute_seconds;
+    return found;
+}
+
+}  // namespace
+
+floatllm_prediction predict(const Plans &plans) {
+    floatllm_prediction sum{};
+    for (const Plan &plan : plans) {
+        if (plan.program.arch == nullptr) {
+            throw Error(FLOATLLM_ERROR_USAGE,
+                        "Only a plan to run the model has a pass whose time can be told.");
+        }
+        const floatllm_prediction each = plan.device.maps_host ? predict_host(plan) : predict_device(plan);
+        sum.seconds += each.seconds;
+        sum.read_seconds += each.read_seconds;
+        sum.compute_seconds += each.compute_seconds;
+        sum.streamed_bytes += each.streamed_bytes;
+        sum.computed_bytes += each.computed_bytes;
+    }
+    return sum;
 }
 
 }  // namespace floatllm

@@ -3,9 +3,11 @@
 #include <algorithm>
 #include <stdexcept>
 
+#include "bounds.h"
 #include "cut.h"
 #include "damage.h"
 #include "error.h"
+#include "tiers.h"
 
 namespace floatllm {
 
@@ -15,9 +17,9 @@ constexpr uint64_t kGraphTensorBytes = 512;
 constexpr uint32_t kDefaultCtx = 4096;
 constexpr uint64_t kLeastSlot = uint64_t{1} << 20;
 constexpr uint64_t kMostSlot = uint64_t{32} << 20;
+// Of a ring on a device: a half of a layer should fit, and many make the start of a pass slow.
+constexpr uint64_t kMostDeviceSlot = uint64_t{256} << 20;
 constexpr uint64_t kMostRepackBlock = uint64_t{4} << 20;
-
-unsigned long long ull(uint64_t value) { return value; }
 
 // CUDA puts what attention sees of a quantised cache behind its result, as F16 and aligned.
 uint64_t attention_scratch(const Plan &plan) {
@@ -28,11 +30,6 @@ uint64_t attention_scratch(const Plan &plan) {
                   : 0;
 }
 
-// Beside the ring, what is computed in turn takes the room of a slot where it is repacked.
-uint64_t slots_taken(const Plan &plan) {
-    return plan.slots + (plan.slots > 0 && plan.repack_block > 0 ? 1 : 0);
-}
-
 class Planner {
   public:
     Planner(std::shared_ptr<const GgufFile> model, const DeviceFacts &device, const PlanRequest &request)
@@ -41,10 +38,12 @@ class Planner {
         plan_.device = device;
         plan_.mode = request.mode;
         plan_.budget = request.budget;
+        plan_.device_limit = device.maps_host ? plan_.budget.bytes : bounds_.device_limit();
         plan_.threads = request.threads;
 
         plan_.program =
             request.mode == FLOATLLM_MODE_MAP ? map_program(*plan_.model) : forward_program(*plan_.model);
+        keep_own_part();
         for (const Tensor &t : plan_.model->tensors()) {
             weights_ += t.size;
         }
@@ -55,8 +54,9 @@ class Planner {
         check_kv();
         plan_.width = !forward ? 1 : request.width > 0 ? request.width : pass_width(plan_.program, weights_);
         set_grains(request.uniform && forward);
-        plan_.attention_block = device.cpu ? kAttentionBlock : 0;
-        plan_.segments = plan_.sequences + (device.cpu ? plan_.width / kAttentionBlock : 0);
+        const bool blocks = device.cpu || request.attention_blocks;
+        plan_.attention_block = blocks ? kAttentionBlock : 0;
+        plan_.segments = plan_.sequences + (blocks ? plan_.width / kAttentionBlock : 0);
         plan_.repack_block = smallest_repack(*plan_.model, plan_.program, device);
         smallest_ = smallest_chunk(*plan_.model, plan_.program, device);
     }
@@ -70,9 +70,10 @@ class Planner {
             throw Error(
                 FLOATLLM_ERROR_USAGE,
                 format(
-                    "A chunk of %s is too small: the largest piece of this model that cannot be cut takes %llu "
-                    "bytes.",
-                    human_size(request_.chunk).c_str(), static_cast<unsigned long long>(smallest_)));
+                    "A chunk of %s is too small for the largest piece of this model that cannot be cut: give "
+                    "--chunk %lluK or more.",
+                    human_size(request_.chunk).c_str(),
+                    static_cast<unsigned long long>(round_up(smallest_, 1024) / 1024)));
         }
         choose_context();
         enlarge_repack_block();
@@ -84,11 +85,32 @@ class Planner {
                 break;
             }
         }
-        pin();
+        choose_tiers(plan_, request_, slot_bytes_);
+        plan_.device_limit = bounds_.most();
+        plan_.host_bytes = plan_.device.maps_host || bounds_.joint()
+                               ? plan_.memory.total()
+                               : bounds_.host_fixed() + plan_.memory.host;
         return std::move(plan_);
     }
 
   private:
+    void keep_own_part() {
+        std::vector<Op> &ops = plan_.program.ops;
+        const size_t end = std::min(request_.end_op, ops.size());
+        ops.erase(ops.begin() + static_cast<ptrdiff_t>(end), ops.end());
+        ops.erase(ops.begin(), ops.begin() + static_cast<ptrdiff_t>(std::min(request_.first_op, end)));
+        uint32_t end_layer = 0;
+        plan_.first_layer = UINT32_MAX;
+        for (const Op &op : ops) {
+            if (op.layer >= 0) {
+                plan_.first_layer = std::min(plan_.first_layer, static_cast<uint32_t>(op.layer));
+                end_layer = std::max(end_layer, static_cast<uint32_t>(op.layer) + 1);
+            }
+        }
+        plan_.first_layer = std::min(plan_.first_layer, end_layer);
+        plan_.layers = end_layer - plan_.first_layer;
+    }
+
     void set_grains(bool uniform) {
         plan_.position_grain = plan_.output_grain = 1;
         if (!uniform) {
@@ -112,15 +134,15 @@ class Planner {
         if (plan_.program.arch == nullptr) {
             plan_.ctx = 0;
             share(0, true);
-            if (room() < least() || !host_fits()) {
-                too_small();
+            if (!fits()) {
+                bounds_.refuse(least(), smallest_);
             }
             return;
         }
         uint64_t ctx = request_.ctx;
         if (ctx == 0) {
             plan_.cells = kKvGrain;
-            const uint64_t quarter = limit() / 4 / (kv_bytes() / kKvGrain);
+            const uint64_t quarter = bounds_.most() / 4 / std::max<uint64_t>(kv_bytes() / kKvGrain, 1);
             ctx = std::min<uint64_t>({kDefaultCtx, round_up(plan_.program.dims.ctx_train, kKvGrain),
                                       quarter / kKvGrain * kKvGrain});
             ctx = std::max<uint64_t>(ctx, kKvGrain);
@@ -143,38 +165,24 @@ class Planner {
         }
         for (;; ctx -= kKvGrain) {
             share(static_cast<uint32_t>(ctx), true);
-            if (room() >= least() && host_fits()) {
+            if (fits()) {
                 break;
             }
             if (request_.ctx > 0 || ctx <= kKvGrain) {
-                too_small();
+                bounds_.refuse(least(), smallest_);
             }
         }
         plan_.ctx = static_cast<uint32_t>(ctx);
     }
 
-    // Bytes that the largest piece takes where nothing else is held, beside itself repacked.
-    uint64_t least() const { return (plan_.repack_block > 0 ? 2 : 1) * smallest_; }
+    // Bytes that the largest piece takes where nothing else is held: beside itself repacked, or in the
+    // host's memory too where one number bounds both.
+    uint64_t least() const { return (plan_.repack_block > 0 || bounds_.joint() ? 2 : 1) * smallest_; }
 
-    [[noreturn]] void too_small() {
-        const uint64_t kib = 1024;
-        const uint64_t needed = round_up(fixed() + least(), kib);
-        const bool device_binds = fixed() + least() > plan_.device.memory_free && !plan_.device.maps_host;
-        throw Error(
-            FLOATLLM_ERROR_ENGINE,
-            format(
-                "%s of memory (%s) is too small for %s: the smallest that works is %lluK (%s). It takes %s of KV "
-                "cache for %u positions, %s of activations, %s of bookkeeping and scratch, and %s for the largest "
-                "piece of a weight. %s%s.",
-                human_size(limit()).c_str(),
-                device_binds ? (plan_.device.name + "'s free memory").c_str() : plan_.budget.source.c_str(),
-                plan_.model->path().c_str(), static_cast<unsigned long long>(needed / kib),
-                human_size(needed).c_str(), human_size(plan_.memory.kv).c_str(), plan_.cells,
-                human_size(plan_.memory.activations).c_str(),
-                human_size(plan_.memory.metadata + plan_.memory.graph + plan_.memory.staging).c_str(),
-                human_size(least()).c_str(),
-                request_.explicit_budget ? "Give more memory" : "Close other programs, or raise the limit",
-                request_.ctx > kKvGrain ? ", or take a smaller context" : ""));
+    bool fits() const {
+        const uint64_t piece = std::max({plan_.memory.kv, plan_.layout.bytes, smallest_});
+        return piece <= plan_.device.max_buffer && bounds_.hold() && bounds_.room() >= least() &&
+               bounds_.host_room() >= (plan_.device.maps_host ? 0 : smallest_);
     }
 
     // A block of the cache lies within one head.
@@ -199,21 +207,25 @@ class Planner {
     uint64_t kv_bytes() const {
         return plan_.program.arch == nullptr
                    ? 0
-                   : plan_.program.dims.layers * (kv_layer_bytes(plan_, false) + kv_layer_bytes(plan_, true));
+                   : plan_.layers * (kv_layer_bytes(plan_, false) + kv_layer_bytes(plan_, true));
     }
 
     // Chunks of the whole model at once where it fits, else of the size of a ring's slot.
     void cut() {
-        const uint64_t all = room();
-        plan_.chunks = cut_program(*plan_.model, plan_.program, plan_.device, plan_.segments, all);
+        const uint64_t all = bounds_.room();
+        plan_.chunks = cut_program(*plan_.model, plan_.program, plan_.device, plan_.segments,
+                                   std::min(all, plan_.device.max_buffer));
         uint64_t total = 0;
         for (const Chunk &c : plan_.chunks) {
             total += cost(c);
         }
-        plan_.slots = 0;
-        if (request_.chunk == 0 && total <= all) {
-            return;
+        plan_.slots = plan_.staging_slots = 0;
+        if (request_.chunk > 0 || total > all) {
+            plan_.device.maps_host ? cut_for_host(all) : cut_for_device(all);
         }
+    }
+
+    void cut_for_host(uint64_t all) {
         uint64_t slot = request_.chunk;
         if (slot == 0) {
             // Small slots leave more to pin, large ones let the disk read in one go.
@@ -221,8 +233,8 @@ class Planner {
             slot = std::min(std::max(all / (map ? 3 : 8), kLeastSlot), map ? 2 * kMostSlot : kMostSlot);
         }
         slot = std::max(slot, smallest_);
-        // One slot computes while the others fill; a device with memory of its own is filled in turn.
-        plan_.slots = plan_.device.maps_host ? 3 : 1;
+        // One slot computes while the others fill.
+        plan_.slots = 3;
         while (plan_.slots > 1 && slots_taken(plan_) * slot > all) {
             --plan_.slots;
             if (plan_.slots == 2) {
@@ -233,41 +245,40 @@ class Planner {
         plan_.chunks = cut_program(*plan_.model, plan_.program, plan_.device, plan_.segments, slot_bytes_);
     }
 
-    // Chooses the chunks that stay, spread evenly so that the disk never waits for a run of them to be
-    // computed, and sums up.
-    void pin() {
-        uint64_t total = 0;
-        for (const Chunk &c : plan_.chunks) {
-            total += cost(c);
+    // Slots of the device's memory, and as many of the host's that what comes from the disk passes through.
+    void cut_for_device(uint64_t all) {
+        const bool overlaps = plan_.device.overlaps;
+        uint64_t slot = request_.chunk;
+        if (slot == 0) {
+            const uint64_t part = overlaps ? all / 16 : all / 8;
+            slot = std::min(std::max(part, kLeastSlot), overlaps ? kMostDeviceSlot : kMostSlot);
         }
-        uint64_t left = plan_.slots == 0 ? total
-                        : request_.chunk > 0 || plan_.mode == FLOATLLM_MODE_MAP
-                            ? 0
-                            : room() - std::min(room(), slots_taken(plan_) * slot_bytes_);
-        const double share = total == 0 ? 0 : static_cast<double>(left) / static_cast<double>(total);
-        double due = 0;
-        for (Chunk &c : plan_.chunks) {
-            const uint64_t bytes = cost(c);
-            due += share * static_cast<double>(bytes);
-            c.pinned = plan_.slots == 0 || (bytes <= left && due >= static_cast<double>(bytes));
-            if (c.pinned) {
-                due -= static_cast<double>(bytes);
-                left -= bytes;
-                plan_.memory.pinned += bytes;
-            }
+        // Where nothing overlaps a device is filled in turn, and the disk is still read ahead.
+        plan_.slots = overlaps ? 3 : 1;
+        plan_.staging_slots = overlaps ? 3 : 2;
+        // GPUs divide the work on a matrix by its rows, so some of them alone get other numbers.
+        const uint64_t whole = largest_operation(*plan_.model, plan_.program, plan_.device);
+        if (request_.chunk == 0 && whole <= all / (2 * plan_.slots)) {
+            slot = std::max(slot, whole);
         }
-        for (Chunk &c : plan_.chunks) {
-            const uint64_t bytes = cost(c);
-            if (!c.pinned && bytes <= left) {
-                c.pinned = true;
-                left -= bytes;
-                plan_.memory.pinned += bytes;
-            }
+        slot = std::min(slot, plan_.device.max_buffer);
+        const uint64_t host = bounds_.host_room();
+        const auto most = [&] {
+            return std::min(all / (plan_.slots + (bounds_.joint() ? plan_.staging_slots : 0)),
+                            bounds_.joint() ? UINT64_MAX : host / plan_.staging_slots);
+        };
+        if (std::min(slot, most()) < smallest_) {
+            plan_.slots = plan_.staging_slots = 1;
         }
-        plan_.memory.ring = slots_taken(plan_) * ring_slot_bytes(plan_);
-        // Uploads go through mapped windows.
-        const bool chosen = plan_.device.maps_host && (request_.explicit_io || plan_.slots > 0);
-        plan_.io = chosen ? request_.io : IoMode::Mmap;
+        slot_bytes_ = std::max(smallest_, std::min(slot, most()));
+        plan_.chunks = cut_program(*plan_.model, plan_.program, plan_.device, plan_.segments, slot_bytes_,
+                                   shares_halves() ? Halves::Apart : Halves::Together);
+        slot_bytes_ = std::min(slot_bytes_, ring_slot_bytes(plan_));
+    }
+
+    bool shares_halves() const {
+        return plan_.device.overlaps && plan_.program.arch != nullptr && request_.chunk == 0 &&
+               !(request_.cpu_share >= 0 && request_.cpu_share <= 0);
     }
 
     // Computes every share but those of the chunks.
@@ -280,9 +291,12 @@ class Planner {
         for (const Op &op : program.ops) {
             plan_.graph_tensors += graph_tensors(op.kind, plan_.segments);
         }
+        // On a device with memory of its own all chunks that stay keep their graphs.
+        const uint64_t kept = plan_.device.maps_host ? 0 : plan_.graph_tensors;
         plan_.graph_tensors = std::min<uint64_t>(plan_.graph_tensors, kMostGraphTensors) + 64;
         MemoryShares &m = plan_.memory;
-        m.metadata = kSearchBytes + plan_.model->heap_bytes() + plan_.graph_tensors * kGraphTensorBytes +
+        m.metadata = kSearchBytes + plan_.model->heap_bytes() +
+                     (kept + plan_.graph_tensors) * kGraphTensorBytes +
                      2 * program.ops.size() * (sizeof(Op) + sizeof(Step) + sizeof(Part) + 2 * sizeof(Extent));
         m.kv = kv_bytes();
         // Embedding rows are decoded on the host, the mask is filled there.
@@ -291,44 +305,24 @@ class Planner {
         // Logits are looked at one position at a time where the host does not reach them.
         m.activations +=
             plan_.device.maps_host ? 0 : program.rows[static_cast<size_t>(Act::Logits)] * sizeof(float);
+        // So are the activations of what the CPU may compute for the device.
+        if (shares_halves()) {
+            m.activations += plan_of_share(plan_, plan_.device).layout.bytes;
+        }
         m.graph = kernel_scratch(program, plan_.width, plan_.threads);
         m.staging = plan_.device.maps_host ? kReaders * plan_.repack_block : kStagingWindow;
-        m.pinned = m.ring = 0;
+        m.pinned = m.host = m.ring = 0;
     }
 
     // Larger blocks read faster; all of them together take a small share of what is to spare.
     void enlarge_repack_block() {
         if (plan_.repack_block > 0) {
-            const uint64_t spare = (room() - std::min(room(), least())) / (8 * kReaders);
+            const uint64_t spare = (bounds_.room() - std::min(bounds_.room(), least())) / (8 * kReaders);
             plan_.repack_block =
                 std::max(plan_.repack_block, std::min(kMostRepackBlock, plan_.repack_block + spare) /
                                                  os::kDirectAlignment * os::kDirectAlignment);
         }
     }
-
-    // The bound on everything together, and the part of it that is spoken for.
-    uint64_t limit() const {
-        if (plan_.device.maps_host) {
-            return plan_.budget.bytes;
-        }
-        const uint64_t device = plan_.device.memory_free - plan_.device.memory_free / 20;
-        return request_.explicit_budget ? std::min(plan_.budget.bytes, device) : device;
-    }
-
-    uint64_t fixed() const {
-        const MemoryShares &m = plan_.memory;
-        const bool host_too = plan_.device.maps_host || request_.explicit_budget;
-        return m.kv + m.activations + (host_too ? m.metadata + m.graph + m.staging : 0);
-    }
-
-    // A device with memory of its own still needs the host for what is not on it.
-    bool host_fits() const {
-        const MemoryShares &m = plan_.memory;
-        return plan_.device.maps_host ||
-               m.metadata + m.graph + m.staging + m.activations <= plan_.budget.bytes;
-    }
-
-    uint64_t room() const { return limit() > fixed() ? limit() - fixed() : 0; }
 
     uint64_t cost(const Chunk &chunk) const { return chunk_cost(plan_.device, chunk); }
 
@@ -346,6 +340,7 @@ class Planner {
 
     const PlanRequest &request_;
     Plan plan_{};
+    const Bounds bounds_{request_, plan_};
     uint64_t weights_ = 0;
     uint64_t smallest_ = 0;
     uint64_t slot_bytes_ = 0;
@@ -366,26 +361,21 @@ Plan make_plan(std::shared_ptr<const GgufFile> model, const DeviceFacts &device,
     return Planner(std::move(model), device, request).make();
 }
 
-uint64_t ring_slot_bytes(const Plan &plan) {
-    uint64_t widest = 0;
-    for (const Chunk &c : plan.chunks) {
-        widest = std::max(widest, chunk_cost(plan.device, c));
-    }
-    return widest;
-}
-
 Plan plan_over(const Plan &plan, std::vector<Chunk> chunks, uint32_t slots) {
     Plan small = plan;
     small.ctx = small.cells = kKvGrain;
     small.width = small.sequences = small.outputs = small.position_grain = small.output_grain = 1;
     small.slots = slots;
+    small.staging_slots = 0;
     small.trial = true;
     small.layout = lay_out(plan.program, {1, 1, kKvGrain, true, attention_scratch(small)});
     uint32_t layers = 1;
     for (const Chunk &chunk : chunks) {
         for (const Step &step : chunk.steps) {
             const Op &op = plan.program.ops[static_cast<size_t>(step.op)];
-            layers = std::max(layers, static_cast<uint32_t>(op.layer + 1));
+            if (op.layer >= 0) {
+                layers = std::max(layers, static_cast<uint32_t>(op.layer) + 1 - plan.first_layer);
+            }
         }
     }
     small.memory.kv = layers * (kv_layer_bytes(small, false) + kv_layer_bytes(small, true));

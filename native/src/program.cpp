@@ -8,13 +8,12 @@
 
 namespace floatllm {
 
-namespace {
-
-// Types that ggml multiplies with F32. Q8_1 and Q8_K exist only as the other side of a product.
 bool multiplies(ggml_type type) {
     return type == GGML_TYPE_F32 || type == GGML_TYPE_F16 || type == GGML_TYPE_BF16 ||
            (ggml_is_quantized(type) && type != GGML_TYPE_Q8_1 && type != GGML_TYPE_Q8_K);
 }
+
+namespace {
 
 class Builder {
   public:

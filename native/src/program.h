@@ -60,6 +60,9 @@ struct Program {
 // (DESIGN.md, Exactness).
 constexpr int64_t kRowGrain = 64;
 
+// Types that ggml multiplies with F32. Q8_1 and Q8_K exist only as the other side of a product.
+bool multiplies(ggml_type type);
+
 // Throws Error(FLOATLLM_ERROR_MODEL) for an architecture that is not computed, and for missing or
 // misshapen tensors.
 Program forward_program(const GgufFile &model);

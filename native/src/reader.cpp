@@ -15,6 +15,16 @@ void ReadPool::Batch::wait() {
     }
 }
 
+bool ReadPool::Batch::done() {
+    const std::lock_guard<std::mutex> held(lock_);
+    return open_ == 0;
+}
+
+bool ReadPool::Batch::failed() {
+    const std::lock_guard<std::mutex> held(lock_);
+    return open_ == 0 && error_ != nullptr;
+}
+
 ReadPool::ReadPool(unsigned threads) {
     try {
         for (unsigned i = 0; i < threads; ++i) {

@@ -29,6 +29,9 @@ class ReadPool {
     class Batch {
       public:
         void wait();
+        bool done();
+        // Done, and wait() throws.
+        bool failed();
         // Behind wait() only.
         Span span() const { return span_; }
 

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <exception>
 
+#include "cut.h"
 #include "damage.h"
 #include "error.h"
 
@@ -14,7 +15,8 @@ constexpr uint64_t kReadBlock = uint64_t{4} << 20;
 // Enough tasks for the threads to finish together.
 constexpr uint64_t kRepackTask = uint64_t{1} << 20;
 
-// A part as ggml sees it: whole tensors keep their four dimensions, row slices are flattened to two.
+}  // namespace
+
 ggml_tensor *part_tensor(ggml_context *context, const Tensor &tensor, const Part &part) {
     const int64_t rows = part.row_end - part.row_begin;
     ggml_tensor *t = rows == tensor.rows() ? ggml_new_tensor(context, tensor.type, 4, tensor.ne)
@@ -30,23 +32,17 @@ void place(ggml_backend_buffer_t buffer, ggml_tensor *tensor, void *address) {
     }
 }
 
-}  // namespace
-
 Slot::Slot(const Plan &plan, const Device &device, uint64_t size, bool own, Repacker *repacker)
-    : plan_(plan), device_(device), repacker_(repacker) {
-    if (!device.maps_host()) {
-        take_device_memory(size);
-    } else if (own) {
+    : plan_(plan), device_(&device), repacker_(repacker) {
+    if (own) {
         pages_ = os::Pages(static_cast<size_t>(size));
         take_own(static_cast<char *>(pages_.data()), size);
     }
 }
 
 Slot::Slot(const Plan &plan, const Device &device, const Chunk &chunk, bool own)
-    : plan_(plan), device_(device), keeps_(true) {
-    if (!device.maps_host()) {
-        take_device_memory(chunk.device_bytes);
-    } else if (!own) {
+    : plan_(plan), device_(&device), keeps_(true) {
+    if (!own) {
         kept_ = chunk.repacked_bytes > 0 ? device.allocate_repacked(chunk.repacked_bytes) : nullptr;
     } else if (chunk.repacked_bytes > 0) {
         kept_ = device.allocate_repacked(chunk.kept_bytes);
@@ -59,16 +55,16 @@ Slot::Slot(const Plan &plan, const Device &device, const Chunk &chunk, bool own)
     }
 }
 
-void Slot::take_device_memory(uint64_t size) {
-    device_memory_ = device_.allocate(size, "a chunk of weights");
-    ggml_backend_buffer_set_usage(device_memory_.get(), GGML_BACKEND_BUFFER_USAGE_WEIGHTS);
+Slot::Slot(const Plan &plan, const Device *cpu, ggml_backend_buffer_ptr memory)
+    : plan_(plan), device_(cpu), kept_(std::move(memory)), foreign_(true) {
+    const auto base = reinterpret_cast<uintptr_t>(ggml_backend_buffer_get_base(kept_.get()));
+    take_own(reinterpret_cast<char *>(round_up(base, os::kDirectAlignment)),
+             ggml_backend_buffer_get_size(kept_.get()) - os::kDirectAlignment);
 }
 
 void Slot::take_own(char *memory, uint64_t size) {
     own_ = memory;
     own_bytes_ = size;
-    wrapped_.push_back(device_.wrap(memory, static_cast<size_t>(size)));
-    ggml_backend_buffer_set_usage(wrapped_.back().get(), GGML_BACKEND_BUFFER_USAGE_WEIGHTS);
 }
 
 char *Slot::base_of(size_t extent) const {
@@ -201,13 +197,27 @@ std::vector<ReadPool::Task> Slot::repacking(RepackRows repack, uint64_t block) c
     return tasks;
 }
 
-void Slot::load(const Chunk &chunk, ReadPool &pool, bool inspect) {
+void Slot::read_extent(size_t index, uint64_t begin, size_t count) const {
+    const Extent &extent = extents()[index];
+    const os::File &file = plan_.model->file(extent.file);
+    if (own_ == nullptr) {
+        windows_[index].populate(static_cast<size_t>(begin), count);
+    } else if (foreign_ && plan_.io == IoMode::Mmap) {
+        const uint64_t there = file.size() - std::min(file.size(), extent.offset + begin);
+        file.read_at(extent.offset + begin, base_of(index) + begin,
+                     static_cast<size_t>(std::min<uint64_t>(count, there)));
+    } else {
+        file.read_direct(extent.offset + begin, base_of(index) + begin, count);
+    }
+    if (!inspected_) {
+        inspect(extent, base_of(index), begin, begin + count);
+    }
+}
+
+void Slot::load(const Chunk &chunk, ReadPool &pool, bool inspect, std::function<void()> before) {
     release();
     chunk_ = &chunk;
     inspected_ = !inspect;
-    if (device_memory_ != nullptr) {
-        return;
-    }
     std::vector<ReadPool::Task> tasks;
     try {
         for (size_t i = 0; own_ == nullptr && i < extents().size(); ++i) {
@@ -222,51 +232,25 @@ void Slot::load(const Chunk &chunk, ReadPool &pool, bool inspect) {
         return;
     }
     if (keeps_) {
-        const uint64_t edges = 2 * std::max<uint64_t>(plan_.device.granularity, os::kDirectAlignment);
-        tasks = repacking(&Slot::read_and_repack, plan_.repack_block - std::min(plan_.repack_block, edges));
+        tasks = repacking(&Slot::read_and_repack,
+                          plan_.repack_block - std::min(plan_.repack_block, repack_edges(plan_.device)));
     }
     for (size_t i = 0; i < extents().size(); ++i) {
-        const Extent &extent = extents()[i];
-        for (uint64_t begin = 0; begin < extent.size; begin += kReadBlock) {
-            const size_t count = static_cast<size_t>(std::min(kReadBlock, extent.size - begin));
-            tasks.push_back([this, i, begin, count] {
-                if (own_ == nullptr) {
-                    windows_[i].populate(static_cast<size_t>(begin), count);
-                } else {
-                    const Extent &from = extents()[i];
-                    plan_.model->file(from.file).read_direct(from.offset + begin, base_of(i) + begin, count);
+        const uint64_t size = extents()[i].size;
+        for (uint64_t begin = 0; begin < size; begin += kReadBlock) {
+            const size_t count = static_cast<size_t>(std::min(kReadBlock, size - begin));
+            tasks.push_back([this, i, begin, count, before] {
+                if (before) {
+                    before();
                 }
-                if (!inspected_) {
-                    this->inspect(extents()[i], base_of(i), begin, begin + count);
-                }
+                read_extent(i, begin, count);
             });
         }
     }
     reading_ = pool.submit(std::move(tasks));
 }
 
-std::vector<ggml_tensor *> Slot::bind(ggml_context *context) {
-    std::vector<ggml_tensor *> tensors;
-    for (const Part &part : chunk_->parts) {
-        tensors.push_back(
-            part_tensor(context, plan_.model->tensors()[static_cast<size_t>(part.tensor)], part));
-    }
-    came_.reset();
-    const auto began = std::chrono::steady_clock::now();
-    if (device_memory_ != nullptr) {
-        upload(tensors);
-    } else {
-        bind_host(tensors);
-    }
-    if (!bound_) {
-        came_ = device_memory_ != nullptr ? ReadPool::Span{began, std::chrono::steady_clock::now()}
-                                          : reading_->span();
-    }
-    bound_ = true;
-    return tensors;
-}
-
-void Slot::bind_host(const std::vector<ggml_tensor *> &tensors) {
+void Slot::wait() {
     failed_ = true;
     reading_->wait();
     for (size_t i = 0; i < extents().size() && !inspected_; ++i) {
@@ -274,50 +258,38 @@ void Slot::bind_host(const std::vector<ggml_tensor *> &tensors) {
     }
     inspected_ = true;
     failed_ = false;
+}
+
+std::vector<ggml_tensor *> Slot::bind(ggml_context *context) {
+    wait();
     if (!keeps_ && chunk_->repacked_bytes > 0) {
         repacker_->workers->submit(repacking(&Slot::repack_in_reach, kRepackTask))->wait();
     }
     while (own_ == nullptr && wrapped_.size() < windows_.size()) {
         const os::Mapping &window = windows_[wrapped_.size()];
-        wrapped_.push_back(device_.wrap(window.data(), window.size()));
-        ggml_backend_buffer_set_usage(wrapped_.back().get(), GGML_BACKEND_BUFFER_USAGE_WEIGHTS);
+        wrapped_.push_back(device_->wrap(window.data(), window.size()));
     }
+    if (own_ != nullptr && wrapped_.empty()) {
+        wrapped_.push_back(device_->wrap(own_, static_cast<size_t>(own_bytes_)));
+    }
+    std::vector<ggml_tensor *> tensors;
     char *to = chunk_->repacked_bytes > 0 ? repacked_base() : nullptr;
-    for (size_t i = 0; i < tensors.size(); ++i) {
-        const Part &part = chunk_->parts[i];
+    for (const Part &part : chunk_->parts) {
+        tensors.push_back(
+            part_tensor(context, plan_.model->tensors()[static_cast<size_t>(part.tensor)], part));
         if (part.repacked) {
-            place(repacked(), tensors[i], to);
+            place(repacked(), tensors.back(), to);
             to += round_up(part.size, kRepackAlign);
         } else {
-            place(wrapped_[own_ == nullptr ? extent_of(part) : 0].get(), tensors[i], address(part));
+            place(wrapped_[own_ == nullptr ? extent_of(part) : 0].get(), tensors.back(), address(part));
         }
     }
-}
-
-void Slot::upload(const std::vector<ggml_tensor *> &tensors) {
-    char *address = static_cast<char *>(ggml_backend_buffer_get_base(device_memory_.get()));
-    const uint64_t grain = plan_.device.granularity;
-    for (size_t i = 0; i < chunk_->parts.size(); ++i) {
-        const Part &part = chunk_->parts[i];
-        place(device_memory_.get(), tensors[i], address);
-        address += round_up(part.size + plan_.device.tensor_slack, plan_.device.alignment);
-        // What was brought once stays until release().
-        for (uint64_t done = bound_ ? part.size : 0; done < part.size;) {
-            const uint64_t begin = (part.offset + done) / grain * grain;
-            const uint64_t skip = part.offset + done - begin;
-            const Tensor &tensor = plan_.model->tensors()[static_cast<size_t>(part.tensor)];
-            const uint64_t block = ggml_type_size(tensor.type);
-            const uint64_t step = std::min(part.size - done, (kStagingWindow - skip) / block * block);
-            const os::Mapping staged(plan_.model->file(part.file), begin, static_cast<size_t>(skip + step));
-            staged.populate(0, staged.size());
-            const char *bytes = static_cast<const char *>(staged.data()) + skip;
-            inspect_rows(part, done, bytes, step);
-            ggml_backend_tensor_set(tensors[i], bytes, static_cast<size_t>(done), static_cast<size_t>(step));
-            staged.require_intact();
-            done += step;
-        }
+    came_.reset();
+    if (!bound_) {
+        came_ = reading_->span();
     }
-    inspected_ = true;
+    bound_ = true;
+    return tensors;
 }
 
 void Slot::check() const {

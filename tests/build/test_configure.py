@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import subprocess
 from collections.abc import Mapping
 from pathlib import Path
 
 import pytest
+from rocm_root import inside
 from tool_environment import ROOT, Environment, skip_or_fail
 from toolchains import OLDEST, SERIES, VULKAN_HEADERS, cmake, header_version, nvcc, vulkan_sdk, vulkan_tools
 
@@ -18,14 +20,13 @@ from floatllm_build.presets import load_presets
 CPU = ("cpu", "cpu-low-mem", "android-low-mem", "wheel-cpu")
 VULKAN = ("vulkan", "vulkan-low-mem", "wheel-vulkan")
 CUDA = ("cuda", "wheel-cuda")
+HIP = ("hip", "wheel-hip")
 # FindCUDAToolkit of 3.25.0 fails with a toolkit that leaves a library out; that of 3.25.1 does not.
 OLDEST_FOR_CUDA = "3.25"
 ARCHITECTURE = "90-real"
 PARSED_ONLY = {
     "metal": "a Mac",
     "wheel-metal": "a Mac",
-    "hip": "ROCm 6.1 or newer",
-    "wheel-hip": "ROCm 6.1 or newer",
     "android-ndk-arm64": "the Android NDK",
 }
 """What no test configures, and what it would take."""
@@ -92,8 +93,8 @@ class Configurer:
 def _check(manifest: Mapping[str, object], name: str) -> None:
     """What the name of a preset promises is what CMake was left with."""
     assert manifest["preset"] == name
-    backend = next((each for each in ("cuda", "vulkan") if each in name), None)
-    assert manifest["backends"] == ["cpu", *([backend] if backend else [])]
+    backend = next((each for each in ("cuda", "hip", "vulkan") if each in name), None)
+    assert manifest["backends"] == sorted(["cpu", "rpc", *([backend] if backend else [])])
     assert manifest["portable"] is (name.startswith("wheel-"))
     assert manifest["low_mem"] is name.endswith("-low-mem")
     assert isinstance(manifest["flags"], dict)
@@ -107,7 +108,7 @@ def configure(checkout: Path, ggml: Path, tmp_path: Path) -> Configurer:
 
 
 def test_every_public_preset_is_configured_here_or_known_to_be_parsed_only() -> None:
-    assert {*CPU, *VULKAN, *CUDA, *PARSED_ONLY} == set(load_presets(ROOT))
+    assert {*CPU, *VULKAN, *CUDA, *HIP, *PARSED_ONLY} == set(load_presets(ROOT))
 
 
 @pytest.mark.parametrize("series", SERIES)
@@ -157,8 +158,33 @@ def test_cuda_with_the_package_indexs_toolkit(configure: Configurer, preset: str
         assert Path(configure.cached(name)).is_file()
     rules = (configure.build / "build.ninja").read_text()
     assert "code=[sm_90]" in rules
-    # The engine finds cuBLAS again where it was linked; a wheel for other machines must not look there.
-    assert (f"{toolkit}/lib" in _install_rpath(configure.build)) is (preset == "cuda")
+    # The packages that bring cuBLAS lie beside the engine. A build for this machine finds it where it was
+    # linked as well; a wheel for other machines must not look there.
+    path = _install_rpath(configure.build)
+    assert "$ORIGIN/../nvidia/cu13/lib" in path
+    assert (f"{toolkit}/lib" in path) is (preset == "cuda")
+
+
+@pytest.mark.parametrize(
+    ("options", "kind"),
+    [
+        ((), "static"),
+        (("-DBUILD_SHARED_LIBS=ON",), "shared"),
+        (("-DBUILD_SHARED_LIBS=ON", "-DGGML_BACKEND_DL=ON", "-DGGML_NATIVE=OFF"), "module"),
+    ],
+)
+def test_cuda_static_shared_and_loaded(configure: Configurer, options: tuple[str, ...], kind: str) -> None:
+    compiler = (f"-DCMAKE_CUDA_COMPILER={nvcc()}", f"-DCMAKE_CUDA_ARCHITECTURES={ARCHITECTURE}")
+    configure.manifest("newest", "cuda", *compiler, *options)
+    rules = (configure.build / "build.ninja").read_text()
+    made = re.search(r"^build \S*libggml-cuda\.(\w+):(?! phony)", rules, re.MULTILINE)
+    assert made
+    assert made[1] == ("a" if kind == "static" else "so")
+    linked = next(block for block in rules.split("\n\n") if re.match(r"(?s).*build libfloatllm\.so:", block))
+    assert ("libggml-cuda." in linked.partition("LINK_LIBRARIES = ")[2].partition("\n")[0]) is (
+        kind != "module"
+    )
+    assert ("libcublas" in linked) is (kind == "static")
 
 
 def _install_rpath(build: Path) -> str:
@@ -194,3 +220,26 @@ def test_a_toolkit_without_cublas_is_told_how_to_get_it(
     said = " ".join(done.stderr.split())
     assert f"has no {Path(lacking).name.partition('.so')[0]}." in said
     assert "cuda-toolkit[nvcc,cccl,cublas,crt,cudart]" in said
+
+
+@pytest.mark.parametrize("preset", HIP)
+def test_hip_with_debians_rocm(checkout: Path, ggml: Path, tmp_path: Path, preset: str) -> None:
+    """Configured, and a kernel compiled. There is no GPU, and no rocBLAS to link."""
+    build = tmp_path / "build"
+    start = inside(checkout, ggml, tmp_path, folder=checkout)
+    command = ["cmake", "--preset", preset, "-S", "native", "-B", str(build), f"-DGGML_DIR={ggml}"]
+    done = subprocess.run(
+        [*start, *command, "-DCMAKE_HIP_ARCHITECTURES=gfx1100"], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stdout[-500:] + done.stderr
+    manifest = json.loads((build / "manifest.json").read_text())
+    _check(manifest, preset)
+    assert manifest["compilers"]["HIP"].startswith("Clang ")
+    assert manifest["architectures"] == "gfx1100"
+    unit = re.search(r"^build (\S+/scale\.cu\.o):", (build / "build.ninja").read_text(), re.MULTILINE)
+    assert unit
+    made = subprocess.run(
+        [*start, "ninja", "-C", str(build), unit[1]], capture_output=True, text=True, check=False
+    )
+    assert made.returncode == 0, made.stdout[-2000:]
+    assert b"amdgcn-amd-amdhsa--gfx1100" in (build / unit[1]).read_bytes()

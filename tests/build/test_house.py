@@ -12,8 +12,8 @@ from floatllm_build.errors import FloatllmBuildError
 
 HOUSE = Path(errors.__file__).resolve().parent
 STEPS = {
-    *("host", "select", "preflight", "tools", "ggml_source"),
-    *("build", "wheel", "verify", "install"),
+    *("host", "select", "preflight", "tools", "ggml_source", "cuda_toolkit"),
+    *("build", "wheel", "verify", "cuda_runtime", "install"),
 }
 TOP = {"__main__", "cli", "flow", "render"}
 # Rooms of the ground floor know nobody, but for the errors that they raise.

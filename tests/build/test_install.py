@@ -80,9 +80,10 @@ def test_the_manifest_says_what_decided_and_nothing_of_this_machine(engine_env: 
     manifest = json.loads(text)
     pin = json.loads((engine_env.data / "ggml" / "pin.json").read_text())
     assert manifest["schema_version"] == 1
-    assert manifest["abi_version"] == 2
+    assert manifest["abi_version"] == 3
     assert manifest["engine_version"] == "0.1.0"
-    assert (manifest["preset"], manifest["backends"], manifest["build_type"]) == ("cpu", ["cpu"], "Release")
+    assert (manifest["preset"], manifest["build_type"]) == ("cpu", "Release")
+    assert manifest["backends"] == ["cpu", "rpc"]
     pinned = {key: pin[key] for key in ("version", "commit", "tree_sha256")}
     assert manifest["ggml"] == {**pinned, "pinned": True}
     assert manifest["portable"] is False
@@ -155,6 +156,33 @@ def test_a_wrong_device_is_not_proven_and_not_installed(engine_env: Environment,
     assert done.returncode == 5
     assert "it ran on CUDA0, not on CPU" in done.stderr
     assert Path(done.stderr.strip().split(" is in ")[-1]).is_file()
+    assert loads(other)
+    assert wheels(engine_env) == kept
+
+
+def test_a_gpu_that_vanishes_between_plan_and_proof_is_exit_5(engine_env: Environment, other: Path) -> None:
+    """All is real but the machine that the plan was made for: one with a GPU."""
+    kept = wheels(engine_env)
+    program = (
+        "import dataclasses, sys\n"
+        "from floatllm_build import cli, flow\n"
+        "made = flow.make_plan\n"
+        "flow.make_plan = lambda *known: dataclasses.replace(made(*known), device='CUDA0')\n"
+        "cli.main()\n"
+    )
+    device = engine_env.data / "native/floatllm/devices.py"
+    with changed(device, device.read_text() + "# Another wheel.\n"):
+        done = subprocess.run(
+            [engine_env.python, "-c", program, "install", "--python", other],
+            cwd=engine_env.prefix,
+            env=engine_env.env,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+    assert done.returncode == 5, done.stderr
+    assert "There is no device CUDA0 here" in done.stderr
+    assert "what was installed before is untouched" in done.stderr
     assert loads(other)
     assert wheels(engine_env) == kept
 

@@ -13,8 +13,11 @@ from tiny_build import Unit, make_project, ninja_from_wheel
 from tool_environment import skip_or_fail
 
 from floatllm_build.build import jobserver as module
+from floatllm_build.build.governed import Ninja, Outcome, governed
 from floatllm_build.build.jobserver import Jobserver, jobserver
+from floatllm_build.build.pace import Pace
 from floatllm_build.build.watch import Watch
+from floatllm_build.build_folder import Folder
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="needs named pipes")
 
@@ -135,3 +138,36 @@ def test_a_running_ninja_follows_down_and_up(tmp_path: Path) -> None:
             process.wait(20)
     # Some time to get there.
     assert {allowed: max(counts[30:]) for allowed, counts in seen.items()} == {4: 4, 2: 2, 3: 3}
+
+
+@pytest.mark.parametrize(
+    ("version", "jobs", "served"), [("1.12.1", 2, False), ("1.13.0", 1, False), ("1.13.0", 2, True)]
+)
+def test_one_is_opened_only_for_a_ninja_that_would_ask_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, version: str, jobs: int, served: bool
+) -> None:
+    monkeypatch.setattr(module.tempfile, "tempdir", str(tmp_path))
+    seen = tmp_path / "seen"
+    program = tmp_path / "ninja"
+    program.write_text(f'#!/bin/sh\necho "$@" >{seen}\nls {tmp_path} | grep floatllm-jobs >>{seen}\nexit 0\n')
+    program.chmod(0o755)
+    folder = Folder(tmp_path / "build")
+    for place in (folder.native, folder.out):
+        place.mkdir(parents=True)
+    ninja = Ninja(
+        program=str(program),
+        version=version,
+        folder=folder,
+        env=os.environ,
+        targets=(),
+        jobs=jobs,
+        room=lambda used: 1 << 40,
+        tell=lambda event: None,
+        started=time.monotonic(),
+        next_peak=1,
+        expected={},
+    )
+    assert governed(ninja, Outcome(), Pace(0, {}), 0).status == 0
+    assert ("floatllm-jobs-" in seen.read_text()) is served
+    assert (f"-j{jobs}" in seen.read_text()) is not served
+    assert list(tmp_path.glob("floatllm-jobs-*")) == []

@@ -37,7 +37,7 @@ def test_what_was_measured_is_held_by_the_guesses() -> None:
         (1117, guess(VULKAN, aim="size")),
         (689, guess(CUDA)),
     ]
-    assert all(real <= guessed <= real * 1.1 for real, guessed in measured)
+    assert all(real <= guessed <= real * 1.25 for real, guessed in measured)
 
 
 def test_by_the_name_of_the_unit_and_the_compiler() -> None:

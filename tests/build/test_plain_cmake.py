@@ -78,7 +78,7 @@ def test_backends_can_be_libraries_of_their_own(
     assert cmake("--build", out, "-j", "2", cwd=checkout).returncode == 0
     install(out, tmp_path)
     libraries = {path.name for path in (tmp_path / "floatllm").glob("*.so*")}
-    assert libraries == {"libfloatllm.so", "libggml.so", "libggml-base.so", "libggml-cpu.so"}
+    assert libraries == {"libfloatllm.so", *(f"libggml{part}.so" for part in ("", "-base", "-cpu", "-rpc"))}
     shutil.copytree(checkout / "native" / "floatllm", tmp_path / "floatllm", dirs_exist_ok=True)
     # The build folder gone, only the installed libraries can be loaded.
     shutil.rmtree(out)
@@ -88,6 +88,11 @@ def test_backends_can_be_libraries_of_their_own(
     done = subprocess.run(command, cwd=tmp_path, env=env, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     assert json.loads(report.read_text())["ok"] is True
+    # The RPC backend was found, and asked for a server where there is none.
+    command = [sys.executable, "-m", "floatllm", "devices", "--rpc", "127.0.0.1:1"]
+    done = subprocess.run(command, cwd=tmp_path, env=env, capture_output=True, text=True, check=False)
+    assert done.returncode == 8
+    assert "ggml's RPC protocol" in done.stderr
 
 
 def test_the_cache_is_found_and_a_changed_tree_refused(checkout: Path, ggml: Path, tmp_path: Path) -> None:

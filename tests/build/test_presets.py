@@ -40,6 +40,9 @@ def test_what_design_asks_of_single_presets() -> None:
     for preset in presets.values():
         assert preset.variables["GGML_LLAMAFILE"] == "ON"
         assert preset.variables["GGML_OPENMP"] == "OFF"
+        # Its RDMA would link a library that happens to be there.
+        assert preset.variables["GGML_RPC"] == "ON"
+        assert preset.variables["GGML_RPC_RDMA"] == "OFF"
         assert preset.backend == preset.name.removeprefix("wheel-").split("-")[0].replace("android", "cpu")
         assert preset.low_mem == preset.name.endswith("-low-mem")
     for preset in presets.values():

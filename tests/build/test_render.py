@@ -55,6 +55,7 @@ PLAN = Plan(
     memory_peak=6 * GIB,
     architectures=("86", "89"),
     downloads=(Download(what="ggml", size=3 * MIB), Download(what="cmake", size=28 * MIB)),
+    toolkit=None,
     proof="device",
     environment=(),
     defines=(),

@@ -45,8 +45,8 @@ def test_a_wheel_for_others_needs_no_device_here(backend: Backend, host: Host) -
 @pytest.mark.parametrize(
     ("backend", "host"),
     [
-        ("cuda", machines.PC),
-        ("cuda", with_compiler(nvidia(), gcc("15.1.0"))),
+        ("cuda", machines.pc(os=replace(PC.os, libc="glibc"))),
+        ("cuda", with_compiler(nvidia(), gcc("17.1.0"))),
         ("hip", machines.pc(hip=replace(machines.ROCM, hipcc=""))),
         ("vulkan", machines.pc(vulkan=replace(machines.GOOD_VULKAN, headers=239))),
         ("metal", machines.PC),
@@ -235,10 +235,11 @@ def test_a_fix_that_is_a_command_can_be_pasted(backend: Backend, host: Host) -> 
         ({"externally_managed": True}, "python3 -m venv .venv && .venv/bin/python -m pip install '"),
     ],
 )
-def test_the_index_s_toolkit_goes_where_the_engine_goes(changes: dict[str, Any], start: str) -> None:
-    host = machines.pc(
-        cuda=replace(NVIDIA, supports="13.0", toolkits=()), target=replace(machines.VENV, **changes)
-    )
+def test_what_a_toolkit_of_wheels_lacks_goes_where_the_engine_goes(
+    changes: dict[str, Any], start: str
+) -> None:
+    kit = replace(CUDA_13, layout="wheels", cublas=False)
+    host = replace(nvidia(kits=(kit,), supports="13.0"), target=replace(machines.VENV, **changes))
     assert obstacle("cuda", host).fix.startswith(start)
     assert obstacle("cuda", replace(host, target=None)).fix.startswith("python -m pip install '")
 

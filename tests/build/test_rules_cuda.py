@@ -15,7 +15,7 @@ from floatllm_build.rules.cuda_targets import known_architectures, target_for
 from floatllm_build.rules.fit import Fit, Obstacle, Terms
 from floatllm_build.values import Compiler, CudaToolkit, Host, Program
 
-INDEX_COMMAND = "/srv/.venv/bin/python -m pip install 'cuda-toolkit[nvcc,cccl,cublas,crt,cudart]==13.*'"
+INSTALL = "floatllm-build install --backend cuda"
 
 
 # ---- CUDA: GPU x toolkit ------------------------------------------------------------
@@ -191,10 +191,10 @@ def test_the_fix_that_is_shown_is_that_of_the_toolkit_nearest_to_working() -> No
 @pytest.mark.parametrize(
     ("changes", "fix"),
     [
-        ({}, INDEX_COMMAND),
+        ({}, INSTALL),
         ({"supports": "12.8"}, "sudo apt install nvidia-cuda-toolkit"),
         ({"devices": (gpu("61"),)}, "sudo apt install nvidia-cuda-toolkit"),
-        ({"devices": (gpu("61"), gpu("86"))}, INDEX_COMMAND),
+        ({"devices": (gpu("61"), gpu("86"))}, INSTALL),
         ({"devices": (gpu("120"),), "supports": "12.9"}, "install NVIDIA's CUDA toolkit 12.8"),
         ({"jetson": "36.4"}, "sudo apt install nvidia-jetpack"),
     ],
@@ -209,7 +209,7 @@ def test_no_nvcc(changes: dict[str, Any], fix: str) -> None:
 @pytest.mark.parametrize(
     ("changes", "fix"),
     [
-        ({"version": "Fedora Linux 42"}, INDEX_COMMAND),
+        ({"version": "Fedora Linux 42"}, INSTALL),
         ({"libc": "", "name": "Windows", "version": "Windows 11"}, "winget install Nvidia.CUDA"),
     ],
 )

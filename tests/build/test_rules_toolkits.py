@@ -11,12 +11,12 @@ from fits import CUDA_13, fit, gpu, nvidia, obstacle, rules, with_compiler
 from machines import CUDA_12_4, NVIDIA, PC, RTX_3060
 
 from floatllm_build.rules import FITTERS
+from floatllm_build.rules.cuda_index import INDEX_KIT, planned
 from floatllm_build.rules.fit import Fit, Obstacle, Terms
 from floatllm_build.values import Compiler, CudaToolkit, Host
 
 PIP = "/srv/.venv/bin/python -m pip install"
-INDEX = f"{PIP} 'cuda-toolkit[nvcc,cccl,cublas,crt,cudart]"
-NEWER_FROM_INDEX = f"{INDEX}>=13.4,<14'"
+INSTALL = "floatllm-build install --backend cuda"
 CUDA_13_1 = replace(CUDA_13, version="13.1")
 CUDA_13_2 = replace(CUDA_13, version="13.2", newest_glibc="any")
 
@@ -48,7 +48,7 @@ def test_headers_of_a_toolkit_and_of_glibc(glibc: str, kit: CudaToolkit, fits: b
     if isinstance(answer, Obstacle):
         assert f"glibc {glibc}" in answer.reason
         assert "exception specification" in answer.reason
-        assert answer.fix == NEWER_FROM_INDEX
+        assert answer.fix == INSTALL
 
 
 def test_a_header_that_was_mended_fits_whatever_its_version() -> None:
@@ -77,9 +77,9 @@ def test_a_toolkit_that_goes_with_glibc_is_taken_before_one_that_does_not() -> N
 @pytest.mark.parametrize(
     ("facts", "fix"),
     [
-        ({"supports": "12.8"}, f"sudo ubuntu-drivers install && {NEWER_FROM_INDEX}"),
+        ({"supports": "12.8"}, f"sudo ubuntu-drivers install && {INSTALL}"),
         ({"gpus": (gpu("61"),)}, "use a system with glibc 2.40 or older"),
-        ({"gpus": (gpu("61"), gpu("86"))}, NEWER_FROM_INDEX),
+        ({"gpus": (gpu("61"), gpu("86"))}, INSTALL),
         ({"cpu": replace(PC.cpu, arch="ppc64le")}, "install NVIDIA's CUDA toolkit 13.2 or newer"),
     ],
 )
@@ -96,7 +96,7 @@ def test_an_older_toolkit_is_no_way_out_where_glibc_is_new() -> None:
 def test_an_architecture_that_was_asked_for_decides_too() -> None:
     host = on_glibc("2.42", CUDA_12_4)
     assert obstacle("cuda", host, named=True, architectures=("61",)).fix.startswith("use a system with glibc")
-    assert obstacle("cuda", host, named=True, architectures=("75",)).fix == NEWER_FROM_INDEX
+    assert fit("cuda", host, named=True, architectures=("75",)).toolkit == planned(host, INDEX_KIT)
 
 
 # ---- cuBLAS -------------------------------------------------------------------------------------
@@ -108,8 +108,8 @@ def test_an_architecture_that_was_asked_for_decides_too() -> None:
         ({}, {}, "sudo apt install libcublas-dev-12-4 (from NVIDIA's repository)"),
         ({}, {"container": "docker"}, "apt install libcublas-dev-12-4"),
         ({}, {"version": "Fedora Linux 41"}, "sudo dnf install libcublas-devel-12-4"),
-        ({}, {"version": "Arch Linux"}, f"{INDEX}==13.*'"),
-        ({"nvcc": "{home}/cuda/bin/nvcc"}, {}, f"{INDEX}==13.*'"),
+        ({}, {"version": "Arch Linux"}, INSTALL),
+        ({"nvcc": "{home}/cuda/bin/nvcc"}, {}, INSTALL),
         ({"layout": "wheels", "version": "13.4"}, {}, f"{PIP} 'cuda-toolkit[cublas]==13.4.*'"),
     ],
 )
@@ -122,7 +122,7 @@ def test_a_toolkit_without_cublas_cannot_build_ggml(
     assert "cublas_v2.h" in no.reason
     assert no.fix.startswith(fix)
     # A wheel for others is compiled as well.
-    obstacle("cuda", host, named=True, portable=True, without_device=True)
+    obstacle("cuda", host, portable=True, without_device=True)
 
 
 def test_a_toolkit_with_cublas_is_taken_before_one_without() -> None:
@@ -172,8 +172,11 @@ def test_a_toolkit_that_cannot_compile_for_what_was_asked() -> None:
     asked = obstacle("cuda", host, named=True, architectures=("61",))
     assert "cannot compile for 61" in asked.reason
     assert asked.fix == "sudo apt install nvidia-cuda-toolkit"
-    newer = obstacle("cuda", nvidia(supports="13.0"), named=True, architectures=("120",))
-    assert newer.fix == f"{INDEX}==13.*'"
+    newer = fit("cuda", nvidia(supports="13.0"), named=True, architectures=("120",))
+    assert newer.toolkit == planned(host, INDEX_KIT)
+    assert any("cannot compile for 120" in reason.text for reason in newer.reasons)
+    nobody = obstacle("cuda", nvidia(supports="13.0"), named=True, architectures=("130",))
+    assert nobody.fix.startswith("install NVIDIA's CUDA toolkit")
 
 
 def test_a_driver_is_no_business_of_a_container() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from dataclasses import replace
 from pathlib import Path
@@ -12,7 +13,8 @@ from machines import CLANG, CUDA_12_4, NVIDIA, PC, pc
 
 from floatllm_build.build import key
 from floatllm_build.build.key import digest, plan_inputs, program_paths, wheel_inputs
-from floatllm_build.build.staging import digests, read_sources, stage
+from floatllm_build.build.staging import digests, read_sources, requiring, stage
+from floatllm_build.errors import MissingError
 from floatllm_build.presets import load_presets
 from floatllm_build.select import make_plan
 from floatllm_build.values import Host, Program, Request
@@ -55,6 +57,22 @@ def test_sources_are_the_three_folders_without_what_a_checkout_gathers(tmp_path:
     assert set(read_sources(tmp_path)) == {
         *("native/src/a.cpp", "native/floatllm/build/kept.py", "presets/cpu.json", "ggml/pin.json", "LICENSE")
     }
+
+
+def test_a_wheel_can_depend_on_what_its_backend_needs() -> None:
+    sources = read_sources(ROOT)
+    wanted = ("nvidia-cublas>=13,<14", "nvidia-cuda-runtime>=13.4,<14")
+    changed = requiring(sources, wanted)
+    text = changed.pop("native/pyproject.toml").decode()
+    assert f"\ndependencies = {json.dumps(wanted)}\n" in text
+    assert text.count("dependencies =") == sources["native/pyproject.toml"].count(b"dependencies =")
+    assert changed.items() <= sources.items()
+    assert requiring(sources, ()) == sources
+
+
+def test_a_project_file_without_its_line_is_not_passed_over() -> None:
+    with pytest.raises(MissingError, match=r"pyproject\.toml"):
+        requiring({"native/pyproject.toml": b"[project]\n"}, ("nvidia-cublas",))
 
 
 def test_the_tool_finds_all_its_sources() -> None:

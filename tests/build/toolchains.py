@@ -19,6 +19,13 @@ import platformdirs
 import pytest
 from tool_environment import skip_or_fail
 
+from floatllm_build.cuda_toolkit import fetch_toolkit
+from floatllm_build.errors import MissingError
+from floatllm_build.lock import cache_lock
+from floatllm_build.rules.cuda_index import INDEX_KIT, INDEX_REQUIREMENT
+from floatllm_build.system import LiveSystem
+from floatllm_build.values import PlannedToolkit
+
 OLDEST = "3.25.0"
 """What the presets and CMakeLists.txt state as the minimum."""
 SERIES = (
@@ -29,7 +36,6 @@ SERIES = (
 )
 """Each series of CMake that has wheels, and whatever the package index calls the newest today."""
 
-CUDA_TOOLKIT = "cuda-toolkit[nvcc,cccl,cublas,crt,cudart]==13.4.3"
 VULKAN_HEADERS = 272
 """The oldest VK_HEADER_VERSION that the tool takes for ggml's Vulkan backend."""
 _NEWER_SUITE = "trixie"
@@ -37,6 +43,10 @@ _DEBIAN_KEYS = Path("/usr/share/keyrings/debian-archive-keyring.gpg")
 _NEWER_PACKAGES = ("libvulkan-dev", "spirv-headers")
 
 _KEPT = platformdirs.user_cache_path("floatllm-tests")
+
+
+def kept(name: str) -> bool:
+    return (_KEPT / name).is_dir()
 
 
 def keep(name: str, make: Callable[[Path], None]) -> Path:
@@ -90,14 +100,19 @@ def cmake(series: str) -> str:
 
 @cache
 def nvcc() -> Path:
-    """The compiler of a CUDA toolkit from the package index. Skips a user's run where it is not kept yet."""
-    name = re.sub(r"[^\w.]+", "-", CUDA_TOOLKIT)
+    """The compiler of the CUDA toolkit that the tool fetches. Skips a user's run where it is not kept yet."""
     if not sys.platform.startswith("linux"):
         pytest.skip("the package index has CUDA toolkits for Linux and Windows, and only Linux is tried here")
-    if not (_KEPT / name).is_dir() and os.environ.get("CI") != "true":
-        pytest.skip(f"{CUDA_TOOLKIT} is a download of 600 MB; with CI=true it is fetched and kept")
-    folder = keep(name, lambda folder: _pip(folder, CUDA_TOOLKIT))
-    return next(folder.glob("nvidia/cu*/bin/nvcc"))
+    plain = INDEX_KIT.nvcc.replace("{cache}", str(_KEPT))
+    toolkit = PlannedToolkit(nvcc=plain, version=INDEX_KIT.version, download=620 << 20, requires=())
+    if not Path(plain).is_file() and os.environ.get("CI") != "true":
+        pytest.skip(f"{INDEX_REQUIREMENT} is a download of 600 MB; with CI=true it is fetched and kept")
+    try:
+        with cache_lock(_KEPT, lambda _: None):
+            fetch_toolkit(LiveSystem(), toolkit, _KEPT, lambda _: None)
+    except MissingError as error:
+        skip_or_fail(str(error))
+    return Path(plain)
 
 
 def header_version(include: Path) -> int:
@@ -126,7 +141,7 @@ def vulkan_sdk() -> dict[str, str]:
         return {"VULKAN_SDK": sdk}
     if header_version(Path("/usr/include")) >= VULKAN_HEADERS:
         return {}
-    if not shutil.which("apt-get") or "ID=debian" not in Path("/etc/os-release").read_text().split():
+    if not on_debian():
         pytest.skip(f"Vulkan headers before 1.x.{VULKAN_HEADERS}, and newer ones are known for Debian only")
     folder = keep(f"vulkan-{_NEWER_SUITE}", _download_headers) / "usr"
     assert header_version(folder / "include") >= VULKAN_HEADERS
@@ -134,7 +149,24 @@ def vulkan_sdk() -> dict[str, str]:
 
 
 def _download_headers(folder: Path) -> None:
-    """Unpacks the headers of Debian's next release, from where apt gets this one's. Needs no root."""
+    unpack_from(_NEWER_SUITE, folder, _NEWER_PACKAGES)
+    # It points to a library that is not here; the distribution's own is the one to link.
+    for link in folder.rglob("libvulkan.so"):
+        link.unlink()
+
+
+def on_debian() -> bool:
+    release = Path("/etc/os-release")
+    return bool(shutil.which("apt-get")) and "ID=debian" in release.read_text(encoding="utf-8").split()
+
+
+def unpack_from(
+    suite: str, folder: Path, names: tuple[str, ...], *, whole: bool = False, without: tuple[str, ...] = ()
+) -> None:
+    """Unpacks packages of another release of Debian, from where apt gets this one's. Needs no root.
+
+    `whole`: and all that they depend on, but for those whose names start like one of `without`.
+    """
     shape = "$(REPO_URI) $(CODENAME) $(COMPONENT)"
     targets = _apt("indextargets", "--format", shape, "Created-By: Packages").splitlines()
     release = re.search(r"^VERSION_CODENAME=(\w+)$", Path("/etc/os-release").read_text(), re.MULTILINE)
@@ -148,21 +180,22 @@ def _download_headers(folder: Path) -> None:
         (lists / "partial").mkdir(parents=True)
         signed = f"[signed-by={_DEBIAN_KEYS}] " if _DEBIAN_KEYS.exists() else ""
         source = Path(scratch, "newer.list")
-        source.write_text(f"deb {signed}{address} {_NEWER_SUITE} main\n")
+        source.write_text(f"deb {signed}{address} {suite} main\n")
         options = [f"Dir::Etc::SourceList={source}", "Dir::Etc::SourceParts=/dev/null"]
         options += [f"Dir::State::Lists={lists}", f"Dir::Cache={scratch}", "Dir::State::Status=/dev/null"]
         # The folder is ours alone, so the user that apt would fall back to could not write there.
         options += ["APT::Sandbox::User=", "APT::Get::List-Cleanup=false"]
         settings = [part for option in options for part in ("-o", option)]
         _apt(*settings, "update")
-        _apt(*settings, "download", *_NEWER_PACKAGES, cwd=scratch)
+        if whole:
+            said = _apt(*settings, "install", "--simulate", "--no-install-recommends", *names)
+            wanted = re.findall(r"^Inst (\S+)", said, re.MULTILINE)
+            names = tuple(name for name in wanted if not name.startswith(without or "/"))
+        _apt(*settings, "download", *names, cwd=scratch)
         packages = sorted(Path(scratch).glob("*.deb"))
-        assert len(packages) == len(_NEWER_PACKAGES)
+        assert len(packages) == len(names)
         for package in packages:
             subprocess.run(["dpkg-deb", "--extract", package, folder], check=True)
-    # It points to a library that is not here; the distribution's own is the one to link.
-    for link in folder.rglob("libvulkan.so"):
-        link.unlink()
 
 
 def _apt(*arguments: str, cwd: str | None = None) -> str:

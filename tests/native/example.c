@@ -5,11 +5,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-static int stop(const char *what, floatllm_status status, char *error) {
-    fprintf(stderr, "%s: %s\n", what, error != NULL ? error : "no message");
-    floatllm_free(error);
-    return (int)status;
-}
+#include "stop.h"
 
 static int on_event(const floatllm_event *event, void *user) {
     if (event->kind == FLOATLLM_EVENT_CHUNK) {
@@ -27,17 +23,17 @@ int main(int argc, char **argv) {
     floatllm_model *model = NULL;
     floatllm_status status = floatllm_model_open(argv[1], strlen(argv[1]), &model, &error);
     if (status != FLOATLLM_OK) {
-        return stop("open", status, error);
+        return (int)stop("open", status, error);
     }
     const size_t count = floatllm_model_tensor_count(model);
     for (size_t i = 0; i < count; ++i) {
         floatllm_tensor_info t;
         status = floatllm_model_tensor(model, i, &t, &error);
         if (status != FLOATLLM_OK) {
-            return stop("tensor", status, error);
+            return (int)stop("tensor", status, error);
         }
-        printf("%s %s [%" PRId64 ", %" PRId64 ", %" PRId64 ", %" PRId64 "] %" PRIu64 "\n", t.name, t.type, t.ne[0],
-               t.ne[1], t.ne[2], t.ne[3], t.size);
+        printf("%s %s [%" PRId64 ", %" PRId64 ", %" PRId64 ", %" PRId64 "] %" PRIu64 "\n", t.name, t.type,
+               t.ne[0], t.ne[1], t.ne[2], t.ne[3], t.size);
     }
 
     floatllm_plan_params params;
@@ -49,12 +45,12 @@ int main(int argc, char **argv) {
     floatllm_plan *plan = NULL;
     status = floatllm_plan_create(model, &params, &plan, &error);
     if (status != FLOATLLM_OK) {
-        return stop("plan", status, error);
+        return (int)stop("plan", status, error);
     }
     floatllm_session *session = NULL;
     status = floatllm_session_open(plan, &session, &error);
     if (status != FLOATLLM_OK) {
-        return stop("session", status, error);
+        return (int)stop("session", status, error);
     }
     /* The session keeps what it needs. */
     floatllm_plan_close(plan);
@@ -65,7 +61,7 @@ int main(int argc, char **argv) {
     floatllm_session_on_event(session, on_event, &chunks);
     status = floatllm_session_map(session, sums, count, &error);
     if (status != FLOATLLM_OK) {
-        return stop("map", status, error);
+        return (int)stop("map", status, error);
     }
     printf("%" PRIu64 " chunks, first sum %.3f\n", chunks, sums[0]);
     free(sums);

@@ -5,11 +5,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-static floatllm_status stop(const char *what, floatllm_status status, char *error) {
-    fprintf(stderr, "%s: %s\n", what, error != NULL ? error : "no message");
-    floatllm_free(error);
-    return status;
-}
+#include "stop.h"
 
 /* Appends `count` tokens, then `steps` more, each the likeliest behind those before it, and prints these. */
 static floatllm_status go_on(floatllm_session *session, const int32_t *tokens, size_t count, int steps) {

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import subprocess
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -35,11 +36,14 @@ class Installed:
         """The command line of `floatllm` with `arguments`."""
         return [self.python, "-m", "floatllm", *map(str, arguments)]
 
-    def run(self, *arguments: object) -> subprocess.CompletedProcess[str]:
-        """Runs `floatllm` to its end."""
+    def run(
+        self, *arguments: object, under: Sequence[str] = (), stdin: str | None = None
+    ) -> subprocess.CompletedProcess[str]:
+        """Runs `floatllm` to its end, `under` a program that starts another; `stdin` is what it can read."""
         return subprocess.run(
-            self.command(*arguments),
+            [*under, *self.command(*arguments)],
             env=self.env,
+            input=stdin,
             capture_output=True,
             text=True,
             encoding="utf-8",

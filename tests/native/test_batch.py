@@ -235,6 +235,7 @@ def test_a_row_that_is_not_right_is_refused_before_anything_runs(
 
 def _arguments(prompts: Path, out: Path, **given: Any) -> argparse.Namespace:
     options = dict.fromkeys(("memory", "ctx", "kv", "chunk", "tokens", "sequences"))
+    options |= dict.fromkeys(("device_memory", "cpu_share"))
     fixed = {"device": "CPU", "threads": 1, "io": "auto", "input": str(prompts), "output": str(out)}
     return argparse.Namespace(**{**options, **fixed, **given})
 
@@ -244,7 +245,7 @@ def test_the_command_line_refuses_with_2(engine: Installed, tiny: Path, tmp_path
     bad.write_text("{}\n")
     for prompts, options, why in (
         (bad, (), "line 1"),
-        (tmp_path / "nowhere", (), "not a file"),
+        (tmp_path / "nowhere", (), "nowhere does not exist"),
         (tmp_path, (), "not a file"),
         (_write(tmp_path, ROWS[:1]), ("--sequences", 0), "sequences"),
         (_write(tmp_path, ROWS[:1]), ("-n", 0), "at least 1"),
@@ -253,6 +254,23 @@ def test_the_command_line_refuses_with_2(engine: Installed, tiny: Path, tmp_path
         assert done.returncode == 2, done.stderr
         assert why in done.stderr
         assert not list(tmp_path.glob("out*"))
+
+
+def test_a_place_that_takes_no_results_is_told_before_anything_runs(
+    engine: Installed, tiny: Path, tmp_path: Path
+) -> None:
+    rows = _write(tmp_path, ROWS[:1])
+    before = sorted(tmp_path.rglob("*"))
+    for out, why in (
+        (tmp_path / "none" / "out", f"there is no folder {tmp_path / 'none'}"),
+        (rows / "out", f"there is no folder {rows}"),
+        (tmp_path, "is a folder"),
+    ):
+        done = engine.run("batch", tiny, rows, out)
+        assert (done.returncode, done.stdout) == (2, ""), done.stderr
+        assert why in done.stderr
+        assert done.stderr.count("\n") == 1
+    assert sorted(tmp_path.rglob("*")) == before
 
 
 def test_as_many_run_at_once_as_the_cache_holds(engine: Installed, tiny: Path, tmp_path: Path) -> None:

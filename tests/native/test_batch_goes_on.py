@@ -33,6 +33,7 @@ class _Halting(Engine):
 
 def _arguments(folder: Path, **given: Any) -> argparse.Namespace:
     options = dict.fromkeys(("memory", "ctx", "kv", "chunk", "tokens", "sequences"))
+    options |= dict.fromkeys(("device_memory", "cpu_share"))
     fixed = {"device": "CPU", "io": "auto", "threads": 1}
     files = {"input": str(folder / "in"), "output": str(folder / "out")}
     return argparse.Namespace(**{**options, **fixed, **files, **given})

@@ -105,6 +105,7 @@ def test_a_model_without_a_tokenizer_cannot_take_text(engine: Installed, made: C
         (("--chunk", "1K"), 2, "chunk"),
         (("--device", "Abacus0"), 3, "Abacus0"),
         (("--threads", "-2"), 2, "threads is -2"),
+        (("--threads", "9999"), 2, "threads is 9999"),
         (("--threads", "two"), 2, "--threads"),
         (("--ctx", "0"), 2, "ctx is 0"),
         (("--nonsense",), 2, "--nonsense"),
@@ -114,6 +115,18 @@ def test_arguments_that_cannot_be_met(
     engine: Installed, tiny: Path, arguments: tuple[str, ...], code: int, said: str
 ) -> None:
     assert said in _refused(engine, code, "plan", tiny, *arguments)
+
+
+def test_a_chunk_too_small_names_one_that_is_not(engine: Installed, tiny: Path) -> None:
+    said = _refused(engine, 2, "plan", tiny, "--chunk", "1")
+    named = int(said.rpartition("--chunk ")[2].partition("K or more")[0])
+    assert engine.run("plan", tiny, "--chunk", f"{named}K").returncode == 0
+    assert f"--chunk {named}K or more" in _refused(engine, 2, "plan", tiny, "--chunk", f"{named - 1}K")
+
+
+def test_an_option_that_a_command_lacks_leads_to_its_own_help(engine: Installed) -> None:
+    said = _refused(engine, 2, "batch", "model", "in", "out", "--chat", "-x")
+    assert said == "floatllm batch: unrecognized arguments: --chat -x; see `floatllm batch --help`."
 
 
 def test_no_command_is_a_usage_error(engine: Installed) -> None:

@@ -204,8 +204,8 @@ def test_a_seed_draws_the_same_text_again(engine: Installed, tiny: Path) -> None
 @pytest.mark.parametrize(
     ("options", "said"),
     [
-        (("--top-k", 5), "--top-k only matter"),
-        (("--seed", 5, "--min-p", 0.1), "--min-p, --seed only matter"),
+        (("--top-k", 5), "--top-k only matters where"),
+        (("--seed", 5, "--min-p", 0.1), "--min-p, --seed only matter where"),
         (("--temp", -1), "temperature is -1"),
         (("--temp", 1, "--top-p", 2), "top_p is 2"),
         (("--temp", "warm"), "invalid float value"),
@@ -246,12 +246,38 @@ def test_what_does_not_fit_the_context_names_the_one_that_does(engine: Installed
     refused = engine.run("run", tiny, "-p", "hello", "-n", 60, "--ctx", 64)
     assert refused.returncode == 2
     assert "--ctx 65" in refused.stderr
+    assert "ask for fewer tokens" in refused.stderr
+    assert "shorten the prompt" in engine.run("run", tiny, "-p", "hello" * 20, "--ctx", 64).stderr
     assert engine.run("run", tiny, "-p", "hello", "-n", 60, "--ctx", 65).returncode == 0
     # Without -n, what is left of the context is what there is to write.
     assert engine.run("run", tiny, "-p", "hello", "--ctx", 32).returncode == 0
     empty = engine.run("run", tiny, "-p", "", "-n", 4)
     assert empty.returncode == 2
     assert "prompt is empty" in empty.stderr
+
+
+def test_a_prompt_comes_from_stdin(engine: Installed, tiny: Path) -> None:
+    options = ("-n", 8, "--ctx", 64, "--device", "CPU", "--threads", 1)
+    expected = engine.run("run", tiny, "-p", "two\nlines", *options)
+    # A shell's echo ends what it writes with a line break, which is not of the prompt.
+    for text in ("two\nlines", "two\nlines\n", "two\nlines\r\n"):
+        done = engine.run("run", tiny, "-p", "-", *options, stdin=text)
+        assert (done.returncode, done.stdout) == (0, expected.stdout)
+    assert "prompt of 9 tokens" in done.stderr
+    assert "prompt of 9 tokens" in expected.stderr
+    done = engine.run("run", tiny, "-p", "-", *options, stdin="\n")
+    assert (done.returncode, done.stdout) == (2, "")
+
+
+def test_a_context_beyond_the_trained_one_is_warned_of(engine: Installed, tiny: Path) -> None:
+    with Model.open(tiny) as model:
+        trained = model.trained_context
+    assert trained is not None
+    for command in (("plan", tiny), ("run", tiny, "-p", "hi", "-n", 2), ("bench", tiny, "-n", 1)):
+        for ctx, warned in ((trained, False), (trained + 1, True)):
+            done = engine.run(*command, "--ctx", ctx, "--device", "CPU")
+            assert done.returncode == 0, done.stderr
+            assert (f"--ctx {ctx} goes beyond the {trained} positions" in done.stderr) is warned
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="POSIX signals")

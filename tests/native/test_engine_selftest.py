@@ -16,7 +16,7 @@ from installed import Installed
 
 _KEYS = {
     *("schema_version", "ok", "device", "expected_device", "reason", "chunks", "tensors", "nmse", "nmse_cpu"),
-    *("bit_identical", "engine_version", "ggml_version", "abi_version"),
+    *("bit_identical", "engine_version", "ggml_version", "abi_version", "agree", "operations"),
 }
 
 
@@ -31,6 +31,9 @@ def test_it_proves_the_engine(engine: Installed, tmp_path: Path) -> None:
     assert found["bit_identical"]
     assert found["device"] == found["expected_device"] == "CPU"
     assert found["chunks"] > 1
+    assert found["agree"] == sum(operation["agree"] for operation in found["operations"]) > 150
+    assert {"matmul", "RoPE", "attention 64"} <= {operation["operation"] for operation in found["operations"]}
+    assert all(operation["nmse"] <= operation["allowed"] for operation in found["operations"])
     lines = done.stdout.splitlines()
     assert len(lines) == found["tensors"] + found["chunks"] + 1
     assert lines[-1] == "[FloatLLM] Engine successfully mapped."

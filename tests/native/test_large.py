@@ -90,7 +90,8 @@ def test_the_picture_of_it_stays_small(engine: Installed, whole: large_files.Lar
     options = ("--memory", "100GiB", "--device", "CPU", "--plot", picture)
     code, lines, seconds, peak = engine.script(_COMMAND, "plan", whole.path, *options)
     assert code == 0
-    assert lines > 2000
+    # The text names the first and the last of them.
+    assert 10 < lines < 40
     assert seconds < 2
     assert peak < 200e6
     assert 10_000 < picture.stat().st_size < 1e6

@@ -15,12 +15,12 @@ from typing import Any
 import gguf
 import numpy as np
 import pytest
-from floatllm import Chunk, Model, Part, Plan, plot
+from floatllm import Chunk, Model, Part, Plan, format_size, plot
 from floatllm.predict import Prediction
 from installed import Installed
 
 _SVG = "{http://www.w3.org/2000/svg}"
-_SHARES = ("pinned", "ring", "kv", "activations", "graph", "staging", "metadata")
+_SHARES = ("pinned", "host", "ring", "kv", "activations", "graph", "staging", "metadata")
 _WIDTH = 880.0
 _NEAR = 0.002  # pixels; places are rounded to a thousandth
 
@@ -194,9 +194,15 @@ def test_a_device_with_memory_of_its_own_may_hold_more_than_the_hosts_limit(
     assert not any(p.get("class") == "ink" for p in _check(plan).root.iter(f"{_SVG}path"))
 
 
+def _part(index: int, size: int, rows: int) -> Part:
+    return Part(f"blk.{index // 60}.ffn_up.weight", index, index + 1, rows, size)
+
+
 def _chunks(sizes: Sequence[int], pinned: Callable[[int], bool]) -> tuple[Chunk, ...]:
     return tuple(
-        Chunk(i, size, size, pinned(i), (Part(f"blk.{i // 60}.ffn_up.weight", i, i + 1, len(sizes), size),))
+        Chunk(
+            i, "CPU", size, size, pinned(i), hosted=False, shared=False, parts=(_part(i, size, len(sizes)),)
+        )
         for i, size in enumerate(sizes)
     )
 
@@ -239,6 +245,16 @@ def test_any_number_of_chunks_is_drawn(
         assert max(segment.bytes for segment in found) <= whole / 11
         for tier in (True, False):
             assert max(s.bytes for s in found if s.pinned is tier) * _WIDTH / whole > 1
+
+
+def test_its_caption_and_its_legend_count_the_same_bytes(engine: Installed, smollm: Path) -> None:
+    plan = _plan(smollm, threads=1, memory="48M")
+    read = sum(chunk.mapped for chunk in plan.chunks if not chunk.pinned)
+    assert format_size(read) != format_size(sum(c.bytes for c in plan.chunks if not c.pinned))
+    picture = _check(plan, Prediction(1.0, "disk", 1.0, 0.1, read, plan.weights_bytes))
+    said = [text for text in picture.texts if "in each pass" in text]
+    assert len(said) == 2
+    assert all(format_size(read) in text for text in said)
 
 
 def _unmeasured(text: str) -> list[str]:

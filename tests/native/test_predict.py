@@ -70,6 +70,19 @@ def test_the_plan_tells_seconds_per_token(engine: Installed, smollm: Path) -> No
     assert mapped["prediction"] is None
 
 
+def test_of_many_chunks_the_first_and_the_last_are_listed(engine: Installed, smollm: Path) -> None:
+    for chunk, listed in (("16M", None), ("1M", [*range(1, 9), *range(-3, 1)])):
+        done = engine.run("plan", smollm, "--chunk", chunk, "--mode", "map", "--device", "CPU")
+        lines = done.stdout.partition("FROM .. TO\n")[2].splitlines()
+        with Model.open(smollm) as model:
+            count = len(model.plan(device="CPU", chunk=chunk, mode="map").chunks)
+        shown = range(1, count + 1) if listed is None else [n if n > 0 else count + n for n in listed]
+        more = [line for line in lines if line.startswith("...")]
+        assert [int(line.split()[0]) for line in lines if line not in more] == list(shown)
+        assert more == ([] if listed is None else [f"... {count - 12} more (all with --json)"])
+        assert listed is None or lines[8] == more[0]
+
+
 _PEAK = """
 import json, sys
 from floatllm import Model

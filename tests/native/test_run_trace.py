@@ -163,7 +163,10 @@ def test_a_mapping_is_traced_beside_its_lines(engine: Installed, image_like: Pat
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="POSIX signals")
-def test_an_interrupted_run_leaves_a_whole_trace(engine: Installed, smollm: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, -signal.SIGTERM)])
+def test_an_interrupted_run_leaves_a_whole_trace(
+    engine: Installed, smollm: Path, tmp_path: Path, number: signal.Signals, code: int
+) -> None:
     path = tmp_path / "trace.json"
     options = ("-n", 3000, "--ctx", 4096, "--threads", 1, "--chunk", "4M", "--trace", path)
     command = engine.command("run", smollm, "-p", "Once upon a time", *options)
@@ -171,8 +174,8 @@ def test_an_interrupted_run_leaves_a_whole_trace(engine: Installed, smollm: Path
         assert child.stdout is not None
         child.stdout.read(8)
         assert not path.exists()
-        child.send_signal(signal.SIGINT)
-        assert child.wait(timeout=60) == 130
+        child.send_signal(number)
+        assert child.wait(timeout=60) == code
     assert [file.name for file in tmp_path.iterdir()] == ["trace.json"]
     chunks = _timeline(path).chunks
     assert chunks[-1]["args"]["pass"] >= 2
@@ -231,16 +234,10 @@ def test_a_full_disk_ends_the_run_and_leaves_what_was_there(
 ) -> None:
     path = tmp_path / "trace.json"
     path.write_text("before")
-    command = engine.command("map", smollm, "--chunk", "256K", "--threads", 1, "--trace", path)
     # A file may grow to 8 blocks of 512 bytes, or of 1024 in some shells.
-    done = subprocess.run(
-        ["sh", "-c", 'ulimit -f 8; exec "$@"', "sh", *command],
-        env=engine.env,
-        capture_output=True,
-        text=True,
-        timeout=300,
-        check=False,
-    )
+    limited = ("sh", "-c", 'ulimit -f 8; exec "$@"', "sh")
+    options = ("--chunk", "256K", "--threads", 1, "--trace", path)
+    done = engine.run("map", smollm, *options, under=limited)
     assert done.returncode == 8, done.stderr
     assert f"{path} could not be written: File too large" in done.stderr
     assert "successfully" not in done.stdout

@@ -1,0 +1,64 @@
+"""CUDA's libraries where the engine runs: packages of NVIDIA, in the environment that it is installed into.
+
+The engine looks for them beside itself, in nvidia/cu13/lib, where PyTorch keeps them too: one cuBLAS of half
+a gigabyte serves both, and nothing hangs on this tool's cache.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
+
+from floatllm_build.errors import InstallFailedError
+from floatllm_build.pip import last_lines, packages_command
+from floatllm_build.process import run_child
+from floatllm_build.sites import sites
+from floatllm_build.system import Completed, System
+from floatllm_build.values import PlannedToolkit, Target
+
+_LIBRARIES = ("cudart", "cublas", "cublasLt")
+
+
+def has_runtime(target: Target, toolkit: PlannedToolkit) -> bool:
+    """Whether the engine would find there all that it requires."""
+    return not toolkit.requires or any(_serves(site, toolkit) for site in sites(target))
+
+
+def _serves(site: Path, toolkit: PlannedToolkit) -> bool:
+    folder = site / "nvidia" / Path(toolkit.nvcc).parents[1].name / "lib"
+    found = {
+        str(canonicalize_name(name)): version
+        for path in site.glob("nvidia_*.dist-info")
+        for name, _, version in [path.name.removesuffix(".dist-info").partition("-")]
+    }
+    wanted = map(Requirement, toolkit.requires)
+    versions = all(one.specifier.contains(found.get(one.name, "0")) for one in wanted)
+    return versions and all(any(folder.glob(f"lib{name}.so.*")) for name in _LIBRARIES)
+
+
+def bring_runtime(
+    system: System, target: Target, toolkit: PlannedToolkit, wheels: Path | None, cache: Path
+) -> None:
+    """Installs what is missing: from the folder `wheels`, or from the package index where that is None.
+
+    Raises InstallFailedError with the installer's words; the engine that was there is untouched.
+    """
+    # What another folder of the same Python's path has satisfies pip, but does not lie beside the engine.
+    for anew in (False, True):
+        command = packages_command(system, target, toolkit.requires, wheels, cache, anew=anew)
+        said: list[str] = []
+        status = run_child(command, cwd=cache, env={**os.environ, "LC_ALL": "C"}, on_text=said.append)
+        done = Completed(rc=status, out="".join(said), err="")
+        if status != 0:
+            break
+        # Of a system's own Python nobody knows where its pip puts things, before something is there.
+        if not sites(target) or has_runtime(target, toolkit):
+            return
+    raise InstallFailedError(
+        f"The wheel is built and proven, but CUDA's libraries ({', '.join(toolkit.requires)}) could not be "
+        f"installed into {target.prefix}:\n{last_lines(done)}\n"
+        "The engine there is untouched. Look at free space and permissions there, and run this again."
+    )
