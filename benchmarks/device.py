@@ -21,13 +21,7 @@ from typing import Any
 import stream
 
 PROMPT, TOKENS, ROUNDS = 512, 64, 5
-# Layers, width, feed-forward, heads, heads of the KV cache, vocabulary.
-SHAPES = {"1b": (22, 2048, 5632, 32, 4, 32000), "7b": (32, 4096, 11008, 32, 32, 32000)}
-
-
-def make(path: Path, shape: str) -> None:
-    stream.LAYERS, stream.WIDTH, stream.FEED, stream.HEADS, stream.KV_HEADS, stream.VOCAB = SHAPES[shape]
-    stream.make_model(path)
+SHAPES = {"1b": stream.SHAPE, "7b": stream.Shape(32, 4096, 32, 32, 11008, 32000)}
 
 
 def ours(path: Path, device: str, **options: Any) -> dict[str, Any]:
@@ -107,7 +101,7 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=16)
     arguments = parser.parse_args()
     if arguments.make:
-        make(arguments.model, arguments.make)
+        stream.make_model(arguments.model, SHAPES[arguments.make])
     import floatllm  # noqa: PLC0415
 
     size = arguments.model.stat().st_size

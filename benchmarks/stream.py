@@ -18,10 +18,23 @@ import subprocess
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
-LAYERS, WIDTH, HEADS, KV_HEADS, FEED, VOCAB = 22, 2048, 32, 4, 5632, 32000
+
+@dataclass(frozen=True)
+class Shape:
+    """Of a llama model: `feed` is the width of its feed-forward layers."""
+
+    layers: int
+    width: int
+    heads: int
+    kv_heads: int
+    feed: int
+    vocab: int
+
+
+SHAPE = Shape(22, 2048, 32, 4, 5632, 32000)
 PROMPT = [5, 6, 7, 8]
 
 PEER = """
@@ -46,22 +59,22 @@ print(json.dumps({"rate": int(sys.argv[3]) / (time.perf_counter() - began), "pea
 """
 
 
-def make_model(path: Path) -> None:
+def make_model(path: Path, shape: Shape = SHAPE) -> None:
     """Random weights: speed does not depend on them."""
     import gguf  # noqa: PLC0415
     import numpy as np  # noqa: PLC0415
 
     rng = np.random.default_rng(0)
     writer = gguf.GGUFWriter(path, "llama")
-    writer.add_block_count(LAYERS)
+    writer.add_block_count(shape.layers)
     writer.add_context_length(4096)
-    writer.add_embedding_length(WIDTH)
-    writer.add_feed_forward_length(FEED)
-    writer.add_head_count(HEADS)
-    writer.add_head_count_kv(KV_HEADS)
+    writer.add_embedding_length(shape.width)
+    writer.add_feed_forward_length(shape.feed)
+    writer.add_head_count(shape.heads)
+    writer.add_head_count_kv(shape.kv_heads)
     writer.add_layer_norm_rms_eps(1e-5)
-    writer.add_vocab_size(VOCAB)
-    writer.add_rope_dimension_count(WIDTH // HEADS)
+    writer.add_vocab_size(shape.vocab)
+    writer.add_rope_dimension_count(shape.width // shape.heads)
     writer.add_tokenizer_model("no_vocab")
     kind = gguf.GGMLQuantizationType.Q8_0
 
@@ -71,19 +84,19 @@ def make_model(path: Path) -> None:
         blocks[..., :2] = np.frombuffer(np.float16(2e-4).tobytes(), np.uint8)
         writer.add_tensor(name, blocks.reshape(rows, -1), raw_dtype=kind)
 
-    key = WIDTH // HEADS * KV_HEADS
-    matrix("token_embd.weight", VOCAB, WIDTH)
-    for layer in range(LAYERS):
+    key = shape.width // shape.heads * shape.kv_heads
+    matrix("token_embd.weight", shape.vocab, shape.width)
+    for layer in range(shape.layers):
         prefix = f"blk.{layer}."
-        writer.add_tensor(prefix + "attn_norm.weight", np.ones(WIDTH, np.float32))
-        for part, rows in (("q", WIDTH), ("k", key), ("v", key), ("output", WIDTH)):
-            matrix(prefix + f"attn_{part}.weight", rows, WIDTH)
-        writer.add_tensor(prefix + "ffn_norm.weight", np.ones(WIDTH, np.float32))
-        matrix(prefix + "ffn_gate.weight", FEED, WIDTH)
-        matrix(prefix + "ffn_up.weight", FEED, WIDTH)
-        matrix(prefix + "ffn_down.weight", WIDTH, FEED)
-    writer.add_tensor("output_norm.weight", np.ones(WIDTH, np.float32))
-    matrix("output.weight", VOCAB, WIDTH)
+        writer.add_tensor(prefix + "attn_norm.weight", np.ones(shape.width, np.float32))
+        for part, rows in (("q", shape.width), ("k", key), ("v", key), ("output", shape.width)):
+            matrix(prefix + f"attn_{part}.weight", rows, shape.width)
+        writer.add_tensor(prefix + "ffn_norm.weight", np.ones(shape.width, np.float32))
+        matrix(prefix + "ffn_gate.weight", shape.feed, shape.width)
+        matrix(prefix + "ffn_up.weight", shape.feed, shape.width)
+        matrix(prefix + "ffn_down.weight", shape.width, shape.feed)
+    writer.add_tensor("output_norm.weight", np.ones(shape.width, np.float32))
+    matrix("output.weight", shape.vocab, shape.width)
     writer.write_header_to_file()
     writer.write_kv_data_to_file()
     writer.write_tensors_to_file()

@@ -6,6 +6,12 @@
 
 namespace floatllm {
 
+namespace {
+
+uint64_t rest(uint64_t of, uint64_t taken) { return of - std::min(of, taken); }
+
+}  // namespace
+
 bool Bounds::joint() const {
     return !plan_.device.maps_host && request_.device_memory == 0 &&
            ((request_.explicit_budget && !request_.several) || plan_.device.integrated);
@@ -15,7 +21,7 @@ uint64_t Bounds::device_limit() const {
     // CUDA takes some for itself when it begins to compute.
     const uint64_t reserve =
         std::max(plan_.device.memory_free / 20, plan_.device.overlaps ? uint64_t{256} << 20 : 0);
-    const uint64_t free = plan_.device.memory_free - std::min(plan_.device.memory_free, reserve);
+    const uint64_t free = rest(plan_.device.memory_free, reserve);
     if (request_.device_memory > plan_.device.memory_free) {
         throw Error(FLOATLLM_ERROR_ENGINE,
                     format("%s has %s of free memory, less than the %s of --device-memory. Free memory "
@@ -44,7 +50,6 @@ bool Bounds::hold() const {
 }
 
 uint64_t Bounds::room() const {
-    const auto rest = [](uint64_t of, uint64_t taken) { return of - std::min(of, taken); };
     if (plan_.device.maps_host) {
         return rest(plan_.budget.bytes, fixed());
     }
@@ -52,10 +57,7 @@ uint64_t Bounds::room() const {
     return joint() ? std::min(device, rest(plan_.budget.bytes, fixed())) : device;
 }
 
-uint64_t Bounds::host_room() const {
-    const uint64_t taken = joint() ? fixed() : host_fixed();
-    return plan_.budget.bytes - std::min(plan_.budget.bytes, taken);
-}
+uint64_t Bounds::host_room() const { return rest(plan_.budget.bytes, joint() ? fixed() : host_fixed()); }
 
 void Bounds::refuse(uint64_t least, uint64_t smallest) const {
     if (plan_.memory.kv > plan_.device.max_buffer && !plan_.device.maps_host) {
@@ -69,16 +71,14 @@ void Bounds::refuse(uint64_t least, uint64_t smallest) const {
     const bool device = !plan_.device.maps_host && !joint() && room() < least;
     const bool host = !plan_.device.maps_host && !joint() && !device;
     const uint64_t piece = host ? smallest : least;
-    const uint64_t others = device ? 0 : request_.others;
-    const uint64_t needed = round_up((device ? device_fixed()
-                                      : host ? host_fixed()
-                                             : fixed()) +
-                                         piece + others,
-                                     kib);
     const MemoryShares &m = plan_.memory;
+    const uint64_t kv = host ? 0 : m.kv;
     const uint64_t activations = device ? plan_.layout.bytes
                                  : host ? m.activations - plan_.layout.bytes
                                         : m.activations;
+    const uint64_t scratch = device ? 0 : m.metadata + m.graph + m.staging;
+    const uint64_t others = device ? 0 : request_.others;
+    const uint64_t needed = round_up(kv + activations + scratch + piece + others, kib);
     const std::string what =
         device ? plan_.device.name + (request_.device_memory > 0 ? ", --device-memory" : "'s free memory")
                : plan_.budget.source;
@@ -90,8 +90,8 @@ void Bounds::refuse(uint64_t least, uint64_t smallest) const {
             "piece of a weight. %s%s.",
             human_size(device ? plan_.device_limit : plan_.budget.bytes + others).c_str(), what.c_str(),
             plan_.model->path().c_str(), ull(needed / kib), human_size(needed).c_str(),
-            human_size(host ? 0 : m.kv).c_str(), plan_.cells, human_size(activations).c_str(),
-            human_size(device ? 0 : m.metadata + m.graph + m.staging).c_str(), human_size(piece).c_str(),
+            human_size(kv).c_str(), plan_.cells, human_size(activations).c_str(), human_size(scratch).c_str(),
+            human_size(piece).c_str(),
             (device ? request_.device_memory > 0 : request_.explicit_budget)
                 ? "Give more memory"
                 : "Close other programs, or raise the limit",

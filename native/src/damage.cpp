@@ -56,6 +56,14 @@ void refuse_damage(const GgufFile &model, const Tensor &tensor, uint64_t at) {
                tensor.name.c_str(), ggml_type_name(tensor.type)));
 }
 
+void require_sound(const GgufFile &model, const Tensor &tensor, uint64_t at, const void *blocks,
+                   uint64_t bytes) {
+    const int64_t bad = first_damaged(tensor.type, blocks, bytes);
+    if (bad >= 0) {
+        refuse_damage(model, tensor, at + static_cast<uint64_t>(bad));
+    }
+}
+
 void find_damage(const GgufFile &model, std::vector<int> tensors,
                  const std::function<void(int tensor, uint64_t bytes)> &before_piece) {
     const auto place = [&model](int index) {
@@ -77,11 +85,7 @@ void find_damage(const GgufFile &model, std::vector<int> tensors,
             const uint64_t bytes = std::min((piece.size() - skip) / block * block, tensor.size - done);
             before_piece(index, bytes);
             model.file(tensor.file).read_direct(begin, piece.data(), piece.size());
-            const int64_t bad =
-                first_damaged(tensor.type, static_cast<const char *>(piece.data()) + skip, bytes);
-            if (bad >= 0) {
-                refuse_damage(model, tensor, at + static_cast<uint64_t>(bad));
-            }
+            require_sound(model, tensor, at, static_cast<const char *>(piece.data()) + skip, bytes);
             done += bytes;
         }
     }

@@ -17,6 +17,10 @@ int64_t first_damaged(ggml_type type, const void *blocks, uint64_t bytes);
 // "FILE: at byte N, WHAT" as Error(FLOATLLM_ERROR_MODEL); `at` is a byte of the tensor's file.
 [[noreturn]] void refuse_damage(const GgufFile &model, const Tensor &tensor, uint64_t at);
 
+// Refuses the first damaged one of whole blocks of a tensor; `at` is the first one's byte of the file.
+void require_sound(const GgufFile &model, const Tensor &tensor, uint64_t at, const void *blocks,
+                   uint64_t bytes);
+
 // Memory that find_damage() takes while it runs; every plan counts it.
 constexpr uint64_t kSearchBytes = uint64_t{1} << 20;
 

@@ -36,15 +36,17 @@ DeviceStore::DeviceStore(const Plan &plan, const Device &device, const Device *c
         begin(false);
     } catch (...) {
         // Nothing is freed while it is copied from.
-        if (stream_ != nullptr) {
-            ggml_backend_synchronize(stream_.get());
-        }
+        settle();
         throw;
     }
 }
 
 DeviceStore::~DeviceStore() {
     pool_.reset();
+    settle();
+}
+
+void DeviceStore::settle() const {
     if (stream_ != nullptr) {
         ggml_backend_synchronize(stream_.get());
     }
@@ -84,20 +86,17 @@ void DeviceStore::take_places() {
 }
 
 void DeviceStore::take_host_memory() {
-    uint64_t widest = 0;
     for (size_t i = 0; i < plan_.chunks.size(); ++i) {
         const Chunk &chunk = plan_.chunks[i];
         if (chunk.hosted) {
             hosted_[i] =
                 std::make_unique<Slot>(plan_, cpu_, device_.pinned(staging_bytes(chunk.mapped_bytes)));
             hosted_[i]->load(chunk, *pool_, !sound_[i]);
-        } else if (!chunk.pinned) {
-            widest = std::max(widest, chunk.mapped_bytes);
         }
     }
-    for (uint32_t i = 0; i < plan_.staging_slots && widest > 0; ++i) {
-        staging_.push_back(
-            {std::make_unique<Slot>(plan_, nullptr, device_.pinned(staging_bytes(widest))), new_event()});
+    const uint64_t size = staging_slot_bytes(plan_);
+    for (uint32_t i = 0; i < plan_.staging_slots && size > 0; ++i) {
+        staging_.push_back({std::make_unique<Slot>(plan_, nullptr, device_.pinned(size)), new_event()});
     }
 }
 
@@ -120,9 +119,7 @@ void DeviceStore::begin(bool narrow) {
 }
 
 void DeviceStore::restart() {
-    if (stream_ != nullptr) {
-        ggml_backend_synchronize(stream_.get());
-    }
+    settle();
     device_.wait();
     uploads_ = taken_ = reads_ = sent_ = 0;
     for (size_t i = 0; i < hosted_.size(); ++i) {
@@ -200,10 +197,12 @@ void DeviceStore::upload_next() {
 }
 
 void DeviceStore::pump() {
-    while (stream_ != nullptr && !order_.empty() && uploads_ < taken_ + ring_.size() &&
-           source(order_[uploads_ % order_.size()]).ready() &&
-           // What failed is told by acquire(), to the pass that needs it.
-           !source(order_[uploads_ % order_.size()]).failed()) {
+    while (stream_ != nullptr && !order_.empty() && uploads_ < taken_ + ring_.size()) {
+        const Slot &next = source(order_[uploads_ % order_.size()]);
+        // What failed is told by acquire(), to the pass that needs it.
+        if (!next.ready() || next.failed()) {
+            return;
+        }
         upload_next();
     }
 }
@@ -225,9 +224,8 @@ void DeviceStore::keep(size_t index) {
             const os::Mapping window(plan_.model->file(part.file), begin, static_cast<size_t>(skip + step));
             window.populate(0, window.size());
             const char *bytes = static_cast<const char *>(window.data()) + skip;
-            const int64_t bad = sound_[index] ? -1 : first_damaged(tensor.type, bytes, step);
-            if (bad >= 0) {
-                refuse_damage(*plan_.model, tensor, part.offset + done + static_cast<uint64_t>(bad));
+            if (!sound_[index]) {
+                require_sound(*plan_.model, tensor, part.offset + done, bytes, step);
             }
             ggml_backend_tensor_set(kept_[index]->tensors[i], bytes, static_cast<size_t>(done),
                                     static_cast<size_t>(step));

@@ -40,6 +40,8 @@ class DeviceStore : public WeightStore {
         ggml_backend_event_ptr sent;
     };
 
+    // Until all uploads that were begun are done.
+    void settle() const;
     void take_places();
     void take_host_memory();
     ggml_backend_event_ptr new_event() const;

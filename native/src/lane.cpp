@@ -120,20 +120,21 @@ void Lane::begin(const Pass &pass, const float *embeddings) {
     }
 }
 
+ggml_tensor *Lane::residual(ggml_context *context, int64_t positions) const {
+    return tensor_at(context, activations_.get(), GGML_TYPE_F32, positions * plan_.program.dims.embd,
+                     plan_.layout.act[static_cast<size_t>(Act::X)].offset);
+}
+
 void Lane::take_residual(float *to, int64_t positions) {
     const ggml_context_ptr context = small_context(1);
-    ggml_tensor *tensor =
-        tensor_at(context.get(), activations_.get(), GGML_TYPE_F32, positions * plan_.program.dims.embd,
-                  plan_.layout.act[static_cast<size_t>(Act::X)].offset);
+    const ggml_tensor *tensor = residual(context.get(), positions);
     device_.wait();
     ggml_backend_tensor_get(tensor, to, 0, ggml_nbytes(tensor));
 }
 
 void Lane::give_residual(const float *from, int64_t positions) {
     const ggml_context_ptr context = small_context(1);
-    ggml_tensor *tensor =
-        tensor_at(context.get(), activations_.get(), GGML_TYPE_F32, positions * plan_.program.dims.embd,
-                  plan_.layout.act[static_cast<size_t>(Act::X)].offset);
+    ggml_tensor *tensor = residual(context.get(), positions);
     ggml_backend_tensor_set(tensor, from, 0, ggml_nbytes(tensor));
 }
 
@@ -250,16 +251,14 @@ void Lane::run_shared(size_t index, const PassShape &shape, const Tell &tell) {
     double waited = 0;
     const std::vector<Chunk> &chunks = plan_.chunks;
     const ggml_context_ptr context = small_context(1);
-    ggml_tensor *residual =
-        tensor_at(context.get(), activations_.get(), GGML_TYPE_F32, shape.positions * plan_.program.dims.embd,
-                  plan_.layout.act[static_cast<size_t>(Act::X)].offset);
+    ggml_tensor *stream = residual(context.get(), shape.positions);
     const std::vector<ggml_tensor *> weights = bind(index, began, waited, share_->builder(), tell);
     if (index == 0 || chunks[index - 1].unit != chunks[index].unit) {
-        share_->take(device_, residual);
+        share_->take(device_, stream);
     }
     share_->cpu().compute(share_->builder().build(chunks[index], weights, shape));
     if (index + 1 == chunks.size() || chunks[index + 1].unit != chunks[index].unit) {
-        share_->give(device_, residual);
+        share_->give(device_, stream);
     }
     release(index, began, waited, tell);
 }
@@ -294,11 +293,10 @@ ggml_cgraph *Lane::kept_graph(size_t index, const PassShape &shape, const Tell &
     repeated_.reset();
     kept.graph = nullptr;
     kept.weights = bind(index, began, waited, *kept.builder, tell);
-    ggml_cgraph *graph = kept.builder->build(plan_.chunks[index], kept.weights, shape);
-    kept.graph = graph;
+    kept.graph = kept.builder->build(plan_.chunks[index], kept.weights, shape);
     kept.shape = shape;
     kept.again = false;
-    return graph;
+    return kept.graph;
 }
 
 void Lane::map(double *sums, const Tell &tell, const std::function<void(int)> &damaged) {

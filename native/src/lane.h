@@ -67,6 +67,8 @@ class Lane {
     const Plan &plan() const { return plan_; }
 
   private:
+    // The residual stream of so many positions, in the device's memory.
+    ggml_tensor *residual(ggml_context *context, int64_t positions) const;
     void run_chunk(size_t index, const PassShape &shape, const Tell &tell);
     void run_shared(size_t index, const PassShape &shape, const Tell &tell);
     void touch_chunk(size_t index, double *sums, const Tell &tell, const std::function<void(int)> &damaged);

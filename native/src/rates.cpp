@@ -40,16 +40,17 @@ class Link {
     void start() {
         device_.set(bytes_, ggml_backend_buffer_get_base(here_.get()), static_cast<size_t>(size_));
     }
-    // Bytes per second of so many uploads, while `beside` runs.
-    template <typename Beside>
-    double rate(int uploads, Beside beside) {
-        const Stopwatch watch;
-        for (int i = 0; i < uploads; ++i) {
-            start();
-        }
-        beside();
+    // Bytes per second, the best of three when what was begun is done.
+    double rate() {
         device_.wait();
-        return static_cast<double>(size_) * uploads / std::max(watch.seconds(), 1e-9);
+        double best = 0;
+        for (int i = 0; i < 3; ++i) {
+            const Stopwatch watch;
+            start();
+            device_.wait();
+            best = std::max(best, static_cast<double>(size_) / std::max(watch.seconds(), 1e-9));
+        }
+        return best;
     }
     uint64_t size() const { return size_; }
 
@@ -105,14 +106,7 @@ double cpu_rate_beside(const Plan &plan, const Chunk &chunk, const std::function
 
 }  // namespace
 
-double link_rate(const Plan &plan) {
-    Link link(plan);
-    double best = 0;
-    for (int i = 0; i < 3; ++i) {
-        best = std::max(best, link.rate(1, [] {}));
-    }
-    return best;
-}
+double link_rate(const Plan &plan) { return Link(plan).rate(); }
 
 double cpu_rate(const Plan &plan, const Chunk &chunk) {
     return cpu_rate_beside(plan, chunk, [](uint64_t) {});
@@ -138,7 +132,7 @@ double measured_cpu_share(const Plan &plan) {
         }
     });
     const double own = bytes / (bytes / cpu + kBetweenHalves);
-    return own / (own + link_rate(plan));
+    return own / (own + link.rate());
 }
 
 }  // namespace floatllm

@@ -182,7 +182,7 @@ void Session::embed(const std::vector<int32_t> &tokens, int64_t positions) {
     const size_t embd = plan().program.dims.embd;
     const size_t bytes = static_cast<size_t>(table.row_bytes());
     const ggml_to_float_t to_float = ggml_get_type_traits(table.type)->to_float;
-    embeddings_.assign(embd * static_cast<size_t>(positions), 0.0f);
+    embeddings_.resize(embd * tokens.size());
     row_.resize(bytes);
     for (size_t i = 0; i < tokens.size(); ++i) {
         float *out = embeddings_.data() + i * embd;
@@ -202,6 +202,7 @@ void Session::embed(const std::vector<int32_t> &tokens, int64_t positions) {
             std::transform(out, out + embd, out, [scale](float x) { return x * scale; });
         }
     }
+    embeddings_.resize(embd * static_cast<size_t>(positions), 0.0f);
 }
 
 void Session::map(double *sums) {

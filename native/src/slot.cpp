@@ -99,9 +99,8 @@ char *Slot::repacked_base() const {
 // Looks at whole blocks of a part, whose bytes from `begin` on are these.
 void Slot::inspect_rows(const Part &part, uint64_t begin, const char *bytes, uint64_t size) const {
     const Tensor &tensor = plan_.model->tensors()[static_cast<size_t>(part.tensor)];
-    const int64_t bad = inspected_ ? -1 : first_damaged(tensor.type, bytes, size);
-    if (bad >= 0) {
-        refuse_damage(*plan_.model, tensor, part.offset + begin + static_cast<uint64_t>(bad));
+    if (!inspected_) {
+        require_sound(*plan_.model, tensor, part.offset + begin, bytes, size);
     }
 }
 

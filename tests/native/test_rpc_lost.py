@@ -145,16 +145,22 @@ def test_a_busy_server_is_told(engine: Installed, server: Server) -> None:
     assert engine.run("devices", "--rpc", server.endpoint).returncode == 0
 
 
+@contextmanager
+def _writing(engine: Installed, model: Path, server: Server) -> Iterator[subprocess.Popen[str]]:
+    """A run on the server that would go on for long, behind its first words."""
+    options = ("-n", 2000, "--ctx", 4096, *server.device)
+    command = engine.command("run", model, "-p", "Once upon a time", *options)
+    pipe = subprocess.PIPE
+    with subprocess.Popen(command, env=engine.env, stdout=pipe, stderr=pipe, text=True) as child:
+        assert child.stdout is not None
+        child.stdout.read(8)
+        yield child
+
+
 def test_a_server_that_is_lost_ends_the_run_with_a_sentence(engine: Installed, smollm: Path) -> None:
-    with serving(engine) as running:
-        options = ("-n", 2000, "--ctx", 4096, *running.device)
-        command = engine.command("run", smollm, "-p", "Once upon a time", *options)
-        pipe = subprocess.PIPE
-        with subprocess.Popen(command, env=engine.env, stdout=pipe, stderr=pipe, text=True) as child:
-            assert child.stdout is not None
-            child.stdout.read(8)
-            running.child.kill()
-            _, said = child.communicate(timeout=PATIENCE)
+    with serving(engine) as running, _writing(engine, smollm, running) as child:
+        running.child.kill()
+        _, said = child.communicate(timeout=PATIENCE)
     assert child.returncode == 8
     assert f"floatllm: The RPC server at {running.endpoint} was lost while it was in use" in said
     assert said.count("\n") == 1
@@ -163,12 +169,7 @@ def test_a_server_that_is_lost_ends_the_run_with_a_sentence(engine: Installed, s
 @pytest.mark.skipif(sys.platform == "win32", reason="POSIX signals")
 def test_a_run_on_a_server_that_hangs_can_be_stopped(engine: Installed, smollm: Path) -> None:
     with serving(engine) as running:
-        options = ("-n", 2000, "--ctx", 4096, *running.device)
-        command = engine.command("run", smollm, "-p", "Once upon a time", *options)
-        pipe = subprocess.PIPE
-        with subprocess.Popen(command, env=engine.env, stdout=pipe, stderr=pipe, text=True) as child:
-            assert child.stdout is not None
-            child.stdout.read(8)
+        with _writing(engine, smollm, running) as child:
             running.child.send_signal(signal.SIGSTOP)
             time.sleep(0.5)
             child.send_signal(signal.SIGINT)
@@ -178,9 +179,7 @@ def test_a_run_on_a_server_that_hangs_can_be_stopped(engine: Installed, smollm: 
             assert child.wait(PATIENCE) == 130
             running.child.send_signal(signal.SIGCONT)
         # One is enough where the server answers.
-        with subprocess.Popen(command, env=engine.env, stdout=pipe, stderr=pipe, text=True) as child:
-            assert child.stdout is not None
-            child.stdout.read(8)
+        with _writing(engine, smollm, running) as child:
             child.send_signal(signal.SIGINT)
             _, said = child.communicate(timeout=PATIENCE)
         assert child.returncode == 130
