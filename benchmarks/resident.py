@@ -14,6 +14,7 @@ import json
 import statistics
 import subprocess
 import sys
+from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
 
@@ -36,12 +37,20 @@ CODES = {
 }
 
 
-def run(code: str, model: Path, tokens: int) -> dict[str, float]:
+def run(code: str, model: Path, tokens: int, env: Mapping[str, str] | None = None) -> dict[str, float]:
     """One engine, once."""
     command = [sys.executable, "-c", code + MEASURE, str(model), str(tokens)]
-    done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)
+    done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True, env=env)
     found: dict[str, float] = json.loads(done.stdout.splitlines()[-1])
     return found
+
+
+def medians_of(rates: Mapping[str, list[dict[str, float]]]) -> dict[str, dict[str, float]]:
+    """Of each engine's rounds."""
+    return {
+        name: {key: statistics.median(each[key] for each in rounds) for key in rounds[0]}
+        for name, rounds in rates.items()
+    }
 
 
 def main() -> None:
@@ -62,10 +71,7 @@ def main() -> None:
         for name, code in CODES.items():
             rates[name].append(run(code, given.model, given.tokens))
             sys.stderr.write(f"{name}: {rates[name][-1]}\n")
-    medians = {
-        name: {key: statistics.median(each[key] for each in all_) for key in all_[0]}
-        for name, all_ in rates.items()
-    }
+    medians = medians_of(rates)
     document = {
         "model_bytes": given.model.stat().st_size,
         "versions": {"floatllm": asdict(floatllm.versions()), "llama-cpp-python": llama_cpp.__version__},

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+import textwrap
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,8 @@ from typing import Any
 import typer
 
 from floatllm_build.cli import app
-from floatllm_build.presets import Preset, load_presets
+from floatllm_build.matrix import FEATURE, WheelRow, excluded, make_matrix, plugins
+from floatllm_build.presets import Preset, load_platforms, load_presets
 from floatllm_build.versions import CMAKE_MINIMUM
 
 DOCS = Path(__file__).resolve().parent
@@ -44,6 +46,7 @@ FOREIGN = (
     ("ROCM_PATH", "Folder of ROCm, before those in `/opt`"),
     ("VIRTUAL_ENV", "The environment to install into, where `--python` names none"),
     ("CONDA_PREFIX", "The same for conda, where `VIRTUAL_ENV` is not set"),
+    ("AUDITWHEEL_PLAT", "Platform tag of portable wheels, set in manylinux images, instead of the one found"),
     ("NO_COLOR", "Set to anything: plain text without colours"),
 )
 
@@ -89,6 +92,10 @@ def settings_page(application: typer.Typer) -> str:
         "",
         *_table(("option", "variable", "commands", "meaning"), table),
         "",
+        "Where pip builds the engine (`pip install ./native`, or the engine's source archive), what `wheel`",
+        "can be told comes from the same variables or from `-C floatllm.backend=cuda`, which wins. Paths are",
+        "whole there, and a slip in a name is an error that says what was meant.",
+        "",
         "A request that cannot be met is an error that says what is missing, never another build. A package",
         "index is chosen by pip's and uv's own settings.",
     )
@@ -131,6 +138,79 @@ def presets_page(presets: Mapping[str, Preset], parts: Mapping[str, Part]) -> st
     )
 
 
+def wheels_page(rows: tuple[WheelRow, ...], without: Mapping[str, str]) -> str:
+    head = ("id", "distribution", "platform", "proven on", "state", "runner", "cibuildwheel", "environment")
+    table = [
+        (
+            *(f"`{row.id}`", f"`{row.distribution}`", f"`{row.tag}`", row.proof, row.state),
+            *(f"`{row.runner}`", f"`{row.identifier}`", f"`{row.environment}`"),
+        )
+        for row in rows
+    ]
+    prepared = {row.prepare: row.platform.partition("-")[0] for row in rows if row.prepare}
+    return _page(
+        "Wheels",
+        *_prose(
+            "What `.github/workflows/wheels.yml` makes for a release. `floatllm-build matrix` lists the "
+            "same, and with `--json` as the workflow reads it."
+        ),
+        *_table(head, table),
+        "",
+        *_prose(
+            "runs: watched running; builds: compiled or configured, not run; untried: written, made nowhere "
+            "yet. An untried one does not hold up the others where it fails, and what is proven on nothing "
+            "does not leave."
+        ),
+        *_prose(
+            "All are `py3-none`: one wheel serves every Python. `floatllm` is the engine, which chooses "
+            "among its CPU variants when it is loaded, and has Metal in it on a Mac; "
+            f"{_names(plugins(rows).values())} each add a backend's library to the same version of it. "
+            "Android's is for apps that carry Python (PEP 738); Termux builds its own."
+        ),
+        "There is no wheel of",
+        "",
+        *(f"- `{name}`: {reason}." for name, reason in without.items()),
+        "",
+        "## How they are made",
+        "",
+        *_prose(
+            "The engine's own build backend, which cibuildwheel calls, repairs and proves its wheel, so "
+            "cibuildwheel does not repair it again. A plugin is made by `floatllm-build wheel` in the same "
+            "image, after"
+        ),
+        *(f"- `{command}` ({family}, for Vulkan)" for command, family in prepared.items()),
+        "",
+        *_prose(
+            "and the tool brings CUDA's compiler from the package index. Each wheel is then installed into a "
+            "fresh environment that reaches no compiler and runs its self-test and `floatllm-build verify` "
+            "there; then it is attested and published. The images are those that cibuildwheel pins:"
+        ),
+        *(f"- `{image}`" for image in dict.fromkeys(row.image for row in rows if row.image)),
+        "",
+        "## Variants (experimental)",
+        "",
+        *_prose(
+            "By the draft of PEP 817 an installer chooses among wheels by what a machine has. "
+            "`floatllm-build wheel --variants`, with `pip install 'floatllm-build[variants]'`, writes a "
+            "portable wheel, beside it the same engine once for each plugin, which it then depends on, and "
+            "the index that the draft wants. What tells them apart is the property "
+            + " or ".join(f"`floatllm :: {FEATURE} :: {name}`" for name in plugins(rows))
+            + ", and `floatllm_build.variant_provider` says which of them fit. pip takes the plain wheel. So "
+            "does uv 0.13 with `--preview-features wheel-variants`, which asks no providers but its own. The "
+            "files change with the draft."
+        )[:-1],
+    )
+
+
+def _prose(text: str) -> tuple[str, ...]:
+    """A paragraph, and the empty line after it."""
+    return (*textwrap.wrap(text, 110, break_on_hyphens=False), "")
+
+
+def _names(words: Iterable[str]) -> str:
+    return " and ".join(f"`{word}`" for word in words)
+
+
 @dataclass(frozen=True)
 class Part:
     """A configure preset, hidden or not, with what it says itself."""
@@ -159,6 +239,9 @@ def pages() -> dict[str, str]:
     return {
         "presets.md": presets_page(load_presets(ROOT), read_parts(ROOT)),
         "settings.md": settings_page(app),
+        "wheels.md": wheels_page(
+            make_matrix(load_presets(ROOT), load_platforms(ROOT)), excluded(load_presets(ROOT))
+        ),
     }
 
 

@@ -41,6 +41,10 @@ class Folder:
     def native(self) -> Path:
         return self.sources / "native"
 
+    def project(self, plugin: str) -> Path:
+        """The folder of the wheel's pyproject.toml; `plugin` as the plan has it."""
+        return self.native / "plugins" / plugin if plugin else self.native
+
     @property
     def out(self) -> Path:
         return self.root / "out"

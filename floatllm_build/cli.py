@@ -6,7 +6,6 @@ import io
 import json
 import os
 import shlex
-import signal
 import sys
 from contextlib import suppress
 from pathlib import Path
@@ -15,10 +14,10 @@ from typing import Annotated, Any
 import typer
 
 from floatllm_build import __version__, flow
-from floatllm_build.answer import stop_asking
-from floatllm_build.errors import FloatllmBuildError, MissingError, UsageFaultError
+from floatllm_build.errors import FloatllmBuildError, MissingError, UsageFaultError, refused
 from floatllm_build.files import ordinary, write_whole
-from floatllm_build.sizes import parse_size
+from floatllm_build.interrupts import INTERRUPTED, mind_interrupts
+from floatllm_build.settings import make_request, trace_file
 from floatllm_build.symbols import Door, Symbols
 from floatllm_build.system import LiveSystem, Recorder, Replay, System
 from floatllm_build.values import SCHEMA_VERSION, Backend, Request, to_json
@@ -30,11 +29,6 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-
-_INTERRUPTED = 130
-# Ctrl-C, a polite kill, a terminal that was closed.
-_NAMES = ("SIGINT", "SIGTERM", "SIGHUP", "SIGBREAK")
-_INTERRUPTS = [getattr(signal, name) for name in _NAMES if hasattr(signal, name)]
 
 # How long a person waits for an answer, a driver that hangs included; a build can wait for a slow phone.
 _DETECT_SECONDS = 4.0
@@ -76,40 +70,19 @@ TraceOption = Annotated[
     Path | None,
     typer.Option(envvar="FLOATLLM_TRACE", help="Write the build's timeline here; Perfetto opens it."),
 ]
+VariantsOption = Annotated[
+    bool,
+    typer.Option(
+        "--variants",
+        envvar="FLOATLLM_VARIANTS",
+        help="Experimental (PEP 817): a portable wheel, and beside it one for each plugin, with their index.",
+    ),
+]
+OnlyOption = Annotated[
+    str | None, typer.Option(envvar="FLOATLLM_ONLY", help="Only the wheels with these ids, comma between.")
+]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON on stdout, and nothing else there.")]
 FromOption = Annotated[Path | None, typer.Option("--from", help="Read the machine from a recorded host.")]
-
-
-def _request(
-    system: System,
-    backend: Backend | None,
-    preset: str | None,
-    memory: str | None,
-    jobs: int | None,
-    architectures: str | None,
-    *,
-    low_mem: bool,
-    portable: bool = False,
-) -> Request:
-    return Request(
-        backend=backend,
-        preset=preset,
-        low_mem=low_mem,
-        portable=portable,
-        memory=parse_size(memory) if memory else None,
-        jobs=jobs,
-        architectures=tuple(architectures.replace(",", " ").replace(";", " ").split())
-        if architectures
-        else (),
-        cmake_args=_cmake_args(system.getenv("CMAKE_ARGS") or ""),
-    )
-
-
-def _cmake_args(text: str) -> tuple[str, ...]:
-    try:
-        return tuple(shlex.split(text))
-    except ValueError as error:
-        raise UsageFaultError(f"CMAKE_ARGS cannot be read ({error}): `{text}`. Close its quotes.") from error
 
 
 def _door(seconds: float) -> Door:
@@ -151,7 +124,7 @@ def detect(
 ) -> None:
     """Shows what this machine has and what would be built on it."""
     recorder = Recorder(_system(record, python))
-    request = _request(recorder, backend, preset, memory, jobs, architectures, low_mem=low_mem)
+    request = make_request(recorder, backend, preset, memory, jobs, architectures, low_mem=low_mem)
     found = flow.detect(recorder, request, _asked_python(recorder, record, python))
     if save:
         _save(save, recorder.text())
@@ -188,18 +161,6 @@ def _install_command(request: Request, memory: str | None, python: str | None) -
     return ["floatllm-build", "install", *words, *(["--low-mem"] if request.low_mem else [])]
 
 
-def _trace_file(path: Path | None) -> Path | None:
-    """Checked at once: the build may take hours. Raises UsageFaultError."""
-    if not path:
-        return None
-    target = ordinary(path, "The timeline cannot be written")
-    if not os.access(target.parent, os.W_OK):
-        raise UsageFaultError(
-            f"The timeline cannot be written to {path}: {target.parent} is no folder that can be written to."
-        )
-    return target
-
-
 def _save(path: Path, text: str) -> None:
     target = ordinary(path, "The host cannot be saved")
     try:
@@ -229,7 +190,7 @@ def plan(
 ) -> None:
     """Shows what `install` would build, and why."""
     system = _system(record, python)
-    request = _request(
+    request = make_request(
         system, backend, preset, memory, jobs, architectures, low_mem=low_mem, portable=portable
     )
     made, lacks = flow.plan(system, request, _asked_python(system, record, python))
@@ -258,9 +219,9 @@ def install(
     from floatllm_build import render  # noqa: PLC0415
 
     door = _door(_INSTALL_SECONDS)
-    request = _request(door, backend, preset, memory, jobs, architectures, low_mem=low_mem)
+    request = make_request(door, backend, preset, memory, jobs, architectures, low_mem=low_mem)
     with render.listening() as tell:
-        wish = flow.Wish(request=request, ggml_dir=ggml_dir, python=python, trace=_trace_file(trace))
+        wish = flow.Wish(request=request, ggml_dir=ggml_dir, python=python, trace=trace_file(trace))
         result = flow.install_engine(door, wish, tell)
     render.show_installed(result)
 
@@ -278,18 +239,31 @@ def wheel(
     architectures: ArchitecturesOption = None,
     ggml_dir: GgmlOption = None,
     trace: TraceOption = None,
+    variants: VariantsOption = False,
 ) -> None:
-    """Builds and proves the engine's wheel and writes it to a folder."""
+    """Builds and proves the engine's wheel, with a plugin's where one is needed, into a folder."""
     from floatllm_build import render  # noqa: PLC0415
 
+    if variants:
+        flow.check_variants()
     if out.exists() and not out.is_dir():
         raise UsageFaultError(f"{out} is not a folder. Name one with --out.")
+    try:
+        # Now, and not once minutes of compiling are over.
+        out.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UsageFaultError(f"{out} cannot be made: {error.strerror}. Name another with --out.") from error
     door = _door(_INSTALL_SECONDS)
-    request = _request(door, backend, preset, memory, jobs, architectures, low_mem=low_mem, portable=portable)
+    portable = portable or variants
+    request = make_request(
+        door, backend, preset, memory, jobs, architectures, low_mem=low_mem, portable=portable
+    )
     with render.listening() as tell:
-        wish = flow.Wish(request=request, ggml_dir=ggml_dir, trace=_trace_file(trace))
-        made = flow.make_wheel(door, wish, out, tell)
-    sys.stdout.write(f"{made.path}\n")
+        wish = flow.Wish(request=request, ggml_dir=ggml_dir, trace=trace_file(trace))
+        made = flow.make_wheels(door, wish, out, tell)
+        beside = flow.make_variants(Path(made[0].path), tell) if variants else ()
+    paths = (*(one.path for one in made), *beside)
+    sys.stdout.write("".join(f"{path}\n" for path in paths))
 
 
 @app.command()
@@ -324,6 +298,18 @@ def presets(*, as_json: JsonOption = False) -> None:
     from floatllm_build import render  # noqa: PLC0415
 
     render.show_presets(table)
+
+
+@app.command()
+def matrix(*, only: OnlyOption = None, as_json: JsonOption = False) -> None:
+    """Lists the wheels that CI makes of the presets."""
+    rows = flow.wheel_matrix(tuple((only or "").replace(",", " ").split()))
+    if as_json:
+        _print_json({"schema_version": SCHEMA_VERSION, "include": [row.row() for row in rows]})
+        return
+    from floatllm_build import render  # noqa: PLC0415
+
+    render.show_matrix(rows)
 
 
 @app.command()
@@ -364,10 +350,7 @@ def main() -> None:
     """The console script: errors become a message and their exit code."""
     # Whoever closed them does not want to read.
     sys.stdout, sys.stderr = sys.stdout or io.StringIO(), sys.stderr or io.StringIO()
-    for number in _INTERRUPTS:
-        # What is ignored, as nohup has it with a hang-up, stays ignored.
-        if signal.getsignal(number) is not signal.SIG_IGN:
-            signal.signal(number, _interrupt)
+    mind_interrupts()
     try:
         app()
     except FloatllmBuildError as error:
@@ -378,22 +361,11 @@ def main() -> None:
     except OSError as error:
         from floatllm_build import render  # noqa: PLC0415
 
-        hint = "Look at free space and permissions there; FLOATLLM_CACHE_DIR names another folder to work in."
-        render.show_error(
-            f"The system refused: {error}. {hint if error.filename else 'Look at where it prints to.'}"
-        )
+        render.show_error(str(refused(error)))
         sys.exit(MissingError.exit_code)
     except SystemExit as leaving:
         # So typer ends on Ctrl-C, without a word.
-        if leaving.code == _INTERRUPTED:
+        if leaving.code == INTERRUPTED:
             with suppress(OSError):  # the terminal may be gone
                 sys.stderr.write("floatllm-build: interrupted. Run it again to go on where it stopped.\n")
         raise
-
-
-def _interrupt(_number: int, _frame: object) -> None:
-    """Once: another Ctrl-C must not keep us from stopping our children."""
-    for number in _INTERRUPTS:
-        signal.signal(number, signal.SIG_IGN)
-    stop_asking()
-    raise KeyboardInterrupt

@@ -18,6 +18,7 @@ from floatllm_build.process import run_child
 from floatllm_build.sites import sites
 from floatllm_build.system import Completed, System
 from floatllm_build.values import PlannedToolkit, Target
+from floatllm_build.versions import version_tuple
 
 _LIBRARIES = ("cudart", "cublas", "cublasLt")
 
@@ -25,6 +26,18 @@ _LIBRARIES = ("cudart", "cublas", "cublasLt")
 def has_runtime(target: Target, toolkit: PlannedToolkit) -> bool:
     """Whether the engine would find there all that it requires."""
     return not toolkit.requires or any(_serves(site, toolkit) for site in sites(target))
+
+
+def libraries_beside(toolkit: PlannedToolkit) -> dict[str, Path]:
+    """What those packages put beside the engine, as folders of the toolkit by their paths there."""
+    home = Path(toolkit.nvcc).parents[1]
+    if not toolkit.requires:
+        return {}
+    if home.parent.name == "nvidia":
+        return {"nvidia": home.parent}
+    # A toolkit of the system, in whose place packages come where a plugin is installed.
+    folder = next((home / name for name in ("lib64", "lib") if (home / name).is_dir()), home)
+    return {f"nvidia/cu{(version_tuple(toolkit.version) or (0,))[0]}/lib": folder}
 
 
 def _serves(site: Path, toolkit: PlannedToolkit) -> bool:

@@ -45,3 +45,11 @@ class SourceFaultError(FloatllmBuildError):
     """The ggml source could not be fetched, or is not what was pinned."""
 
     exit_code = 6
+
+
+def refused(error: OSError) -> MissingError:
+    """What the operating system would not do, wherever that was, as an error that says what to look at."""
+    hint = "Look at free space and permissions there; FLOATLLM_CACHE_DIR names another folder to work in."
+    return MissingError(
+        f"The system refused: {error}. {hint if error.filename else 'Look at where it prints to.'}"
+    )

@@ -8,7 +8,7 @@ import os
 import shutil
 import tarfile
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 
 from floatllm_build.errors import MissingError, SourceFaultError, UsageFaultError
@@ -89,10 +89,21 @@ def hash_folder(folder: Path) -> str:
     )
 
 
-def locate(pin: Pin, cache: Path, chosen: Path | None) -> GgmlSource | None:
+def tree_files(folder: Path) -> dict[str, bytes]:
+    """Content by POSIX path of what is pinned of a source folder."""
+    paths = (path for path in folder.rglob("*") if path.is_file())
+    inside = {path.relative_to(folder).as_posix(): path for path in paths}
+    return {name: path.read_bytes() for name, path in sorted(inside.items()) if is_tree_file(name)}
+
+
+def locate(pin: Pin, data: Path, cache: Path, chosen: Path | None) -> GgmlSource | None:
     """The user's own folder, or the verified one in the cache; None where that has to be fetched.
 
-    Raises UsageFaultError where the user's folder is not ggml.
+    A tree that lies beside us, in ggml/source below `data`, as the engine's source archive has it, is taken
+    into the cache: builds last longer than the folder in which pip unpacks such an archive.
+
+    Raises UsageFaultError where the user's folder is not ggml, and SourceFaultError where the tree beside us
+    is not the pinned one.
     """
     if chosen is not None:
         if not (chosen / "include" / "ggml.h").is_file():
@@ -101,11 +112,51 @@ def locate(pin: Pin, cache: Path, chosen: Path | None) -> GgmlSource | None:
             )
         found = hash_folder(chosen)
         return GgmlSource(folder=str(chosen.resolve()), tree_sha256=found, pinned=found == pin.tree_sha256)
+    beside = data / "ggml" / "source"
+    if beside.is_dir():
+        _verify(pin, beside)
     folder = cache / "ggml" / pin.folder_name
     # A tree that was changed since is as good as none: it is fetched again.
     if folder.is_dir() and hash_folder(folder) == pin.tree_sha256:
         return GgmlSource(folder=str(folder), tree_sha256=pin.tree_sha256, pinned=True)
-    return None
+    return _take(pin, beside, cache) if beside.is_dir() else None
+
+
+def _verify(pin: Pin, beside: Path) -> None:
+    found = hash_folder(beside)
+    if found != pin.tree_sha256:
+        raise SourceFaultError(
+            f"The ggml source in {beside} was changed: its tree hash is {found}, pinned is "
+            f"{pin.tree_sha256}. Unpack the archive again or delete that folder; a tree of your own is named "
+            "with --ggml-dir."
+        )
+
+
+def _take(pin: Pin, beside: Path, cache: Path) -> GgmlSource:
+    with scratch_in(cache / "ggml", ".take-") as scratch:
+        try:
+            tree = scratch / "tree"
+            for name in tree_files(beside):
+                (tree / name).parent.mkdir(parents=True, exist_ok=True)
+                shutil.copy2(beside / name, tree / name)
+            return _keep(pin, tree, cache)
+        except OSError as error:
+            raise _not_kept(pin, cache, error) from error
+
+
+def _keep(pin: Pin, tree: Path, cache: Path) -> GgmlSource:
+    """Moves a verified tree to its place."""
+    folder = cache / "ggml" / pin.folder_name
+    shutil.rmtree(folder, ignore_errors=True)
+    tree.replace(folder)
+    return GgmlSource(folder=str(folder), tree_sha256=pin.tree_sha256, pinned=True)
+
+
+def _not_kept(pin: Pin, cache: Path, error: OSError) -> SourceFaultError:
+    return SourceFaultError(
+        f"The ggml source {pin.version} could not be kept in {cache / 'ggml'}: {error.strerror or error}. "
+        "Make room there, or name a folder on another disk in FLOATLLM_CACHE_DIR, and run this again."
+    )
 
 
 def fetch(system: System, pin: Pin, cache: Path) -> GgmlSource:
@@ -114,8 +165,7 @@ def fetch(system: System, pin: Pin, cache: Path) -> GgmlSource:
     Raises SourceFaultError where it cannot be had or is not what was pinned; the cache then holds nothing
     of it.
     """
-    home = cache / "ggml"
-    with scratch_in(home, ".fetch-") as scratch:
+    with scratch_in(cache / "ggml", ".fetch-") as scratch:
         try:
             archive = _download(system, pin, cache, scratch)
             tree = scratch / "tree"
@@ -126,15 +176,9 @@ def fetch(system: System, pin: Pin, cache: Path) -> GgmlSource:
                     f"The ggml source in {pin.archive} is not the pinned one: its tree hash is {found}, "
                     f"pinned is {pin.tree_sha256}. Nothing of it was kept. {pin.by_hand}"
                 )
-            folder = home / pin.folder_name
-            shutil.rmtree(folder, ignore_errors=True)
-            tree.replace(folder)
+            return replace(_keep(pin, tree, cache), fetched=True)
         except OSError as error:
-            raise SourceFaultError(
-                f"The ggml source {pin.version} could not be kept in {home}: {error.strerror or error}. Make "
-                "room there, or name a folder on another disk in FLOATLLM_CACHE_DIR, and run this again."
-            ) from error
-    return GgmlSource(folder=str(folder), tree_sha256=pin.tree_sha256, pinned=True, fetched=True)
+            raise _not_kept(pin, cache, error) from error
 
 
 def _download(system: System, pin: Pin, cache: Path, scratch: Path) -> Path:

@@ -22,9 +22,11 @@ def own_pip(system: System, cache: Path) -> tuple[str, ...]:
 
     Raises MissingError where neither the environment nor Python's own bundle nor uv has one.
     """
-    command = (sys.executable, "-m", "pip")
-    if system.run((*command, "--version"), timeout=60.0).rc == 0:
-        return (*command,)
+    # Pip itself builds in an environment where PYTHONPATH hides the one that it runs in, and so itself.
+    for flags in ((), ("-E",)):
+        command = (sys.executable, *flags, "-m", "pip")
+        if system.run((*command, "--version"), timeout=60.0).rc == 0:
+            return command
     bundled = system.glob(f"{sysconfig.get_path('stdlib')}/ensurepip/_bundled/pip-*.whl")
     if bundled:
         # A wheel of pip runs as it is: `python pip-25.whl/pip`.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -12,6 +12,8 @@ from typing import Any
 from floatllm_build.errors import MissingError, UsageFaultError
 from floatllm_build.values import BACKENDS, Backend
 
+# CMake leaves what stands under `vendor` alone.
+_VENDOR = "floatllm/wheels"
 _AGAIN = "They come with floatllm-build: install it again."
 
 
@@ -27,6 +29,8 @@ class Preset:
     """Of the build preset of the same name; 0 where there is none."""
     cross: bool
     """True where the result does not run on the machine that builds it."""
+    wheels: Mapping[str, Any] = field(default_factory=dict)
+    """Which wheels CI makes of it, or why none; matrix.py reads it."""
 
     @cached_property
     def backend(self) -> Backend:
@@ -36,6 +40,11 @@ class Preset:
     @property
     def portable(self) -> bool:
         return self.name.startswith("wheel-") or self.cross
+
+    @property
+    def plugin(self) -> str:
+        """What its wheel adds to that of the engine: vulkan, cuda13; empty where it is the engine itself."""
+        return self.variables.get("FLOATLLM_PLUGIN", "")
 
     @property
     def low_mem(self) -> bool:
@@ -48,6 +57,7 @@ class Preset:
             "backend": self.backend,
             "description": self.description,
             "portable": self.portable,
+            "plugin": self.plugin,
             "low_mem": self.low_mem,
             "jobs": self.jobs,
             "variables": dict(self.variables),
@@ -63,6 +73,16 @@ def load_presets(data: Path) -> dict[str, Preset]:
         return _load(data)
     except (AttributeError, KeyError, TypeError, ValueError) as error:
         raise MissingError(f"The presets below {data} are damaged ({error!r}). {_AGAIN}") from error
+
+
+def load_platforms(data: Path) -> dict[str, dict[str, Any]]:
+    """What CI makes wheels on, by name. Raises MissingError where the files are damaged."""
+    path = data / "presets" / "base.json"
+    try:
+        platforms: dict[str, dict[str, Any]] = _content(path)["vendor"][_VENDOR]["platforms"]
+    except (KeyError, TypeError) as error:
+        raise MissingError(f"The platforms in {path} are damaged ({error!r}). {_AGAIN}") from error
+    return platforms
 
 
 def _load(data: Path) -> dict[str, Preset]:
@@ -83,6 +103,7 @@ def _load(data: Path) -> dict[str, Preset]:
                 },
                 jobs=int(build.get(name, {}).get("jobs", 0)),
                 cross="toolchainFile" in merged,
+                wheels=own.get("vendor", {}).get(_VENDOR, {}),
             )
     return presets
 
@@ -101,14 +122,18 @@ def _read(
     if path in seen:
         return
     seen.add(path)
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise MissingError(f"The presets in {path} cannot be read: {error}. {_AGAIN}") from error
+    content = _content(path)
     for name in content.get("include", ()):
         _read(path.parent / name, configure, build, seen)
     configure.update({preset["name"]: preset for preset in content.get("configurePresets", ())})
     build.update({preset["configurePreset"]: preset for preset in content.get("buildPresets", ())})
+
+
+def _content(path: Path) -> Any:
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise MissingError(f"The presets in {path} cannot be read: {error}. {_AGAIN}") from error
 
 
 def _merge(name: str, configure: Mapping[str, dict[str, Any]], above: tuple[str, ...]) -> dict[str, Any]:

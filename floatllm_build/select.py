@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from dataclasses import replace
 
 from floatllm_build.errors import MissingError, UsageFaultError
 from floatllm_build.presets import Preset, find_preset
@@ -39,6 +40,8 @@ DEVICES: Mapping[Backend, str] = {
     "vulkan": "Vulkan0",
     "cpu": "CPU",
 }
+# The preset of the wheel that plugins depend on.
+_BASE = "wheel-cpu"
 # How the architectures of a backend are written.
 _ARCHITECTURES: Mapping[Backend, str] = {"cuda": r"[1-9][0-9]{1,2}a?", "hip": r"gfx[0-9a-f]{3,5}"}
 
@@ -56,6 +59,7 @@ def make_plan(host: Host, request: Request, presets: Mapping[str, Preset]) -> Pl
     reasons: list[Reason] = []
     backend, fit, rejections = _choose_backend(host, request, presets, reasons)
     preset = _choose_preset(host, request, presets, backend, reasons)
+    reasons += _plugin(preset)
     reasons += fit.reasons
     reasons += _hidden(host, backend)
     rung = memory_rung(sane_size(request.memory or host.memory.room))
@@ -72,6 +76,7 @@ def make_plan(host: Host, request: Request, presets: Mapping[str, Preset]) -> Pl
         backend=backend,
         device=f"{DEVICES[backend][:-1]}{fit.device}" if fit.device else DEVICES[backend],
         portable=preset.portable,
+        plugin=preset.plugin,
         low_mem=preset.low_mem,
         jobs=jobs,
         jobs_limit=request.jobs or (preset.jobs if preset.low_mem else 0) or max(jobs, host.cpu.usable),
@@ -79,7 +84,7 @@ def make_plan(host: Host, request: Request, presets: Mapping[str, Preset]) -> Pl
         memory_per_job=peaks[0],
         memory_peak=memory_peak(peaks, jobs),
         architectures=fit.architectures,
-        downloads=(*downloads(host), *fit.downloads),
+        downloads=(*downloads(host, portable=preset.portable), *fit.downloads),
         toolkit=fit.toolkit,
         proof="device" if fit.proven else "none",
         environment=fit.environment,
@@ -98,6 +103,27 @@ def make_plan(host: Host, request: Request, presets: Mapping[str, Preset]) -> Pl
         reasons=tuple(reasons),
         rejections=rejections,
     )
+
+
+def make_plans(host: Host, request: Request, presets: Mapping[str, Preset]) -> tuple[Plan, ...]:
+    """The plan, behind that of the wheel that its own depends on. Raises as `make_plan` does."""
+    made = make_plan(host, request, presets)
+    if not made.plugin:
+        return (made,)
+    base = make_plan(host, replace(request, backend=None, preset=_BASE, architectures=()), presets)
+    needed = Reason(rule="base", text=f"{made.distribution} depends on it")
+    reasons = tuple(reason for reason in base.reasons if reason.rule != "asked")
+    return (replace(base, reasons=(needed, *reasons)), made)
+
+
+def _plugin(preset: Preset) -> tuple[Reason, ...]:
+    if not preset.plugin:
+        return ()
+    text = (
+        f"two wheels are made: floatllm, by preset {_BASE}, and floatllm-{preset.plugin}, which adds "
+        f"{preset.backend} to it"
+    )
+    return (Reason(rule="plugin", text=text),)
 
 
 def _check_numbers(request: Request) -> None:
@@ -184,9 +210,11 @@ def _asked_backend(request: Request, presets: Mapping[str, Preset]) -> tuple[Bac
 
 def _terms(request: Request, presets: Mapping[str, Preset], backend: Backend, asked: Backend | None) -> Terms:
     named = backend == asked
+    preset = presets.get(request.preset or (f"wheel-{backend}" if request.portable else backend))
     return Terms(
         named=named,
-        portable=request.portable or (bool(request.preset) and presets[str(request.preset)].portable),
+        portable=request.portable or (preset is not None and preset.portable),
+        plugin=preset.plugin if preset else "",
         architectures=request.architectures if named else (),
         without_device=named and request.portable,
     )

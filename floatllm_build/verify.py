@@ -8,6 +8,7 @@ import shutil
 import subprocess
 import tempfile
 import zipfile
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,13 @@ from floatllm_build.values import Proof
 _TIMEOUT = 900.0
 _ANSWER_SECONDS = 60.0
 _LONGEST_ANSWER = 1 << 20
+# Parts of drivers, which a machine without the device lacks.
+_DRIVERS = ("libcuda.so.1", "libvulkan.so.1", "libamdhip64")
+# What a plugin's own fault sounds like; a driver that finds no device says something else.
+_FAULTS = (
+    *("undefined symbol", "symbol not found", "cannot open shared object", "loading shared library"),
+    *("manifest", "belongs to", "built for another", "its library is missing"),
+)
 
 
 def prove_wheel(
@@ -31,22 +39,28 @@ def prove_wheel(
     cache: Path,
     tell: Listener,
     environment: tuple[str, ...] = (),
-    beside: Path | None = None,
+    beside: Mapping[str, Path] | None = None,
+    base: Path | None = None,
 ) -> Proof:
     """The proof on the wheel's own files, unpacked in a scratch folder, with `environment` (NAME=VALUE) set.
 
-    `beside`: a folder that lies beside the package where the engine runs, as those of other packages do.
+    `beside`: folders that lie beside the package where the engine runs, as those of other packages do, by
+    their paths there. `base`: of a plugin, the wheel of the engine, which is unpacked beside it.
 
     Raises NotProvenError where the self-test fails, crashes, hangs or ran on another device.
     """
     home = cache / "proofs"
     with scratch_in(home, "tmp") as scratch:
         try:
-            with zipfile.ZipFile(wheel) as archive:
-                archive.extractall(scratch)
-            if beside:
-                (scratch / beside.name).symlink_to(beside, target_is_directory=True)
+            for part in (base, wheel) if base else (wheel,):
+                with zipfile.ZipFile(part) as archive:
+                    archive.extractall(scratch)
+            for path, folder in (beside or {}).items():
+                (scratch / path).parent.mkdir(parents=True, exist_ok=True)
+                (scratch / path).symlink_to(folder, target_is_directory=True)
             extra = dict(pair.split("=", 1) for pair in environment) | {"PYTHONPATH": str(scratch)}
+            if base:
+                _check_plugin(python, extra)
             return _prove(python, device, scratch, extra, tell)
         except _Unproven as error:
             log = home / "last.log"
@@ -139,6 +153,26 @@ def _prove(python: str, device: str, scratch: Path, extra: dict[str, str], tell:
     if report.get("device") != device:
         raise _Unproven(f"it ran on {report.get('device')}, not on {device}", lines)
     return Proof(device=device, lines=tuple(lines), report=report)
+
+
+def _check_plugin(python: str, extra: Mapping[str, str]) -> None:
+    """On a machine without its driver a plugin cannot be loaded; any other reason is a fault of the wheel."""
+    argv = (python, "-m", "floatllm", "devices", "--json")
+    status, out, _ = hear(argv, _ANSWER_SECONDS, {**_clean_environment(), **extra}, _LONGEST_ANSWER)
+    try:
+        plugins = json.loads(out)["plugins"] if status == 0 else []
+        reasons = [str(plugin["reason"]) for plugin in plugins if plugin["loaded"] is not True]
+    except (ValueError, KeyError, TypeError):
+        plugins, reasons = [], []
+    wrong = [
+        reason
+        for reason in reasons
+        if any(fault in reason for fault in _FAULTS) and not any(driver in reason for driver in _DRIVERS)
+    ]
+    if not plugins or wrong:
+        raise _Unproven(
+            f"the engine does not take the plugin: {'; '.join(wrong) or 'it is not found'}", wrong
+        )
 
 
 def _read_report(path: Path) -> dict[str, Any]:

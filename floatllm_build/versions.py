@@ -7,6 +7,10 @@ import re
 CMAKE_MINIMUM = (3, 25)
 NINJA_MINIMUM = (1, 10)
 PYTHON_MINIMUM = (3, 10)
+# The first that leaves libraries out by pattern (pypa/auditwheel#508), and the patchelf that it asks for.
+AUDITWHEEL_MINIMUM = (6, 2)
+PATCHELF_MINIMUM = (0, 14, 5)
+DELOCATE_MINIMUM = (0, 12)
 
 
 def version_tuple(text: str) -> tuple[int, ...]:

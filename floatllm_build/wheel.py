@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import sys
 import zipfile
@@ -18,7 +19,10 @@ _KEPT = 8
 
 
 def package(plan: Plan, toolchain: ToolchainFacts, ggml_folder: str, folder: Folder, key: str) -> Wheel:
-    """Packs {build}/wheel/*.whl. Raises BuildFailedError with the first errors and the log's path."""
+    """Packs {build}/wheel/*.whl: the engine's, or the plugin's.
+
+    Raises BuildFailedError with the first errors and the log's path.
+    """
     target = folder.root / "wheel"
     shutil.rmtree(target, ignore_errors=True)
     target.mkdir(parents=True)
@@ -31,7 +35,7 @@ def package(plan: Plan, toolchain: ToolchainFacts, ggml_folder: str, folder: Fol
         "build.tool-args": [f"-j{plan.jobs}"],
     }
     argv = (sys.executable, "-m", "floatllm_build.build.skbuild", str(target), json.dumps(settings))
-    status, text = run_logged(argv, folder, child_environment(plan, toolchain), folder.native)
+    status, text = run_logged(argv, folder, child_environment(plan, toolchain), folder.project(plan.plugin))
     wheels = list(target.glob("*.whl"))
     if status != 0 or len(wheels) != 1:
         raise failure("Packaging", text, folder)
@@ -43,7 +47,11 @@ def find_cached(cache: Path, key: str) -> Wheel | None:
     folder = cache / "wheels" / key
     wheels = list(folder.glob("*.whl"))
     whole = len(wheels) == 1 and (folder / _PROOF).is_file() and zipfile.is_zipfile(wheels[0])
-    return Wheel(path=str(wheels[0]), key=key, reused=True) if whole else None
+    if not whole:
+        return None
+    # Young again: it may be wanted until the next one, which depends on it, is made.
+    os.utime(folder)
+    return Wheel(path=str(wheels[0]), key=key, reused=True)
 
 
 def keep(cache: Path, wheel: Wheel, proof: Proof, *, whole: bool) -> Wheel:

@@ -7,16 +7,22 @@ import configparser
 import csv
 import hashlib
 import io
+import re
 import zipfile
 from pathlib import Path
 
 from floatllm_build.values import Target
+
+_REPAIRED = re.compile("(manylinux|musllinux)[0-9]*_")
 
 
 def platform_fits(wheel: Path, target: Target) -> bool:
     """Whether the target's Python takes a wheel with this file name."""
     tag = wheel.stem.split("-")[-1]
     own = target.platform.replace("-", "_").replace(".", "_")
+    if own.startswith("linux_") and _REPAIRED.match(tag):
+        # Made on this machine for its C library, which all Pythons here share.
+        return all(one.endswith(own.removeprefix("linux")) for one in tag.split("."))
     if not (tag.startswith("macosx_") and own.startswith("macosx_")):
         return own in tag.split(".")
     from packaging.tags import mac_platforms  # noqa: PLC0415  a Mac's affair

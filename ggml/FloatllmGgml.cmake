@@ -3,7 +3,8 @@
 # Input:  GGML_DIR (optional)   a ggml source folder of the user's own choice
 # Output: targets ggml and ggml-base;
 #         FLOATLLM_GGML_VERSION, FLOATLLM_GGML_COMMIT ("unpinned" for any other tree),
-#         FLOATLLM_GGML_TREE_SHA256, FLOATLLM_GGML_PINNED, FLOATLLM_GGML_SOURCE
+#         FLOATLLM_GGML_TREE_SHA256, FLOATLLM_GGML_PINNED, FLOATLLM_GGML_SOURCE,
+#         FLOATLLM_CPU_VARIANTS (haswell, ...), of the CPU backend where they are libraries of their own
 include_guard(GLOBAL)
 
 # The cache folder of the floatllm-build tool, by the rules of platformdirs.user_cache_dir("floatllm").
@@ -112,11 +113,47 @@ floatllm_map_folders("${FLOATLLM_GGML_SOURCE}")
 # EXCLUDE_FROM_ALL leaves ggml's own install rules out; SYSTEM keeps its headers out of our warnings.
 add_subdirectory("${FLOATLLM_GGML_SOURCE}" ggml EXCLUDE_FROM_ALL SYSTEM)
 
+# ggml lists the CPU's variants without asking the compiler, and GCC 12 knows nothing of Arm's SME. Those that it
+# cannot compile are emptied, because ggml depends on them, and enter no wheel.
+set(FLOATLLM_CPU_VARIANTS "")
+if(GGML_CPU_ALL_VARIANTS)
+    get_property(targets DIRECTORY "${FLOATLLM_GGML_SOURCE}/src" PROPERTY BUILDSYSTEM_TARGETS)
+    list(FILTER targets INCLUDE REGEX "^ggml-cpu-.*")
+    list(FILTER targets EXCLUDE REGEX "-feats$")
+    foreach(target IN LISTS targets)
+        get_target_property(options ${target} COMPILE_OPTIONS)
+        list(FILTER options EXCLUDE REGEX "[$]<|^@|NOTFOUND$")
+        list(JOIN options " " CMAKE_REQUIRED_FLAGS)
+        string(MAKE_C_IDENTIFIER "FLOATLLM_COMPILES_${target}" compiles)
+        check_source_compiles(C "int main(void) { return 0; }" ${compiles})
+        string(REPLACE "ggml-cpu-" "" variant "${target}")
+        if(${compiles})
+            list(APPEND FLOATLLM_CPU_VARIANTS "${variant}")
+        else()
+            message(STATUS "Leaving out the CPU's variant ${variant}: this compiler does not take ${CMAKE_REQUIRED_FLAGS}")
+            file(CONFIGURE OUTPUT "${CMAKE_CURRENT_BINARY_DIR}/left-out.c" CONTENT "int floatllm_left_out;\n")
+            set_target_properties(${target} PROPERTIES COMPILE_OPTIONS ""
+                                  SOURCES "${CMAKE_CURRENT_BINARY_DIR}/left-out.c" LINKER_LANGUAGE CXX)
+        endif()
+        unset(CMAKE_REQUIRED_FLAGS)
+    endforeach()
+endif()
+
+# Another package in the same process may bring ggml too, and the loader takes libraries of one name for one library.
+if(BUILD_SHARED_LIBS)
+    foreach(target ggml ggml-base)
+        set_target_properties(${target} PROPERTIES OUTPUT_NAME floatllm-${target})
+        # Here, so that a plugin links with what it will find beside it: a library that gives away nothing else.
+        floatllm_seal(${target})
+    endforeach()
+endif()
+
 # GCC 12 makes usdot of a loop over what is left behind the pairs of blocks in the product of Q5_0, and takes signed
 # numbers for unsigned ones (found by the engine's own proof). The file's other loops are written by hand.
 set(arm_products "${FLOATLLM_GGML_SOURCE}/src/ggml-cpu/arch/arm/quants.c")
-if(TARGET ggml-cpu AND CMAKE_C_COMPILER_ID STREQUAL "GNU" AND CMAKE_SYSTEM_PROCESSOR MATCHES "^(aarch64|arm64)$"
+if(CMAKE_C_COMPILER_ID STREQUAL "GNU" AND CMAKE_SYSTEM_PROCESSOR MATCHES "^(aarch64|arm64)$"
    AND EXISTS "${arm_products}")
-    set_source_files_properties("${arm_products}" TARGET_DIRECTORY ggml-cpu
+    # The targets of all variants are made where ggml-base is.
+    set_source_files_properties("${arm_products}" TARGET_DIRECTORY ggml-base
                                 PROPERTIES COMPILE_OPTIONS "-fno-tree-loop-vectorize")
 endif()

@@ -44,3 +44,26 @@ def engine_env(tool_env: Environment) -> Environment:
     sys.stdout.write(done.stderr)
     assert done.returncode == 0, done.stderr
     return tool_env
+
+
+@pytest.fixture(scope="session")
+def portable_wheel(tool_env: Environment, request: pytest.FixtureRequest) -> Path:
+    """The portable wheel of the engine (preset wheel-cpu), as `floatllm-build wheel --portable` leaves it.
+
+    Repaired to the tag that auditwheel finds, and proven. Its file lies in a folder of its own, which holds
+    nothing else. Its objects are kept in pytest's cache, because its fourteen variants of the CPU's kernels
+    take seven minutes of two CPUs: another session compiles what has changed since.
+    """
+    if not (shutil.which("c++") or os.environ.get("CXX")):
+        skip_or_fail("no C++ compiler; install one (Debian: apt install g++)")
+    assert request.config.cache is not None
+    kept = request.config.cache.mkdir("floatllm-portable")
+    out = kept / "wheel"
+    shutil.rmtree(out, ignore_errors=True)
+    arguments = ("wheel", "--portable", "--backend", "cpu", "--out", out)
+    done = tool_env.tool(*arguments, FLOATLLM_CACHE_DIR=str(kept / "tool"))
+    sys.stdout.write(done.stderr)
+    assert done.returncode == 0, done.stderr
+    (wheel,) = out.iterdir()
+    assert done.stdout == f"{wheel}\n"
+    return wheel

@@ -15,21 +15,31 @@ from typing import Any
 from floatllm_build import __version__
 from floatllm_build.build_folder import NOT_INHERITED
 from floatllm_build.files import sha256_file
-from floatllm_build.values import Host, Plan, Program, ToolchainFacts
+from floatllm_build.values import Backend, Host, Plan, Program, ToolchainFacts
 
 # Variables that cmake and compilers read by themselves; and all whose names start with CMAKE_.
 _READ_BY_TOOLS = (
-    *("CFLAGS", "CXXFLAGS", "CPPFLAGS", "LDFLAGS", "CUDAFLAGS", "CUDAHOSTCXX", "HIPFLAGS", "ASMFLAGS"),
+    *("CFLAGS", "CXXFLAGS", "CPPFLAGS", "LDFLAGS", "ASMFLAGS"),
     *("CPATH", "C_INCLUDE_PATH", "CPLUS_INCLUDE_PATH", "LIBRARY_PATH", "COMPILER_PATH", "GCC_EXEC_PREFIX"),
-    *("MACOSX_DEPLOYMENT_TARGET", "SDKROOT", "ARCHFLAGS", "VULKAN_SDK", "CUDA_PATH", "ROCM_PATH"),
-    *("CUDAARCHS", "CUDACXX", "CUDA_HOME", "CUDA_ROOT", "CUDAToolkit_ROOT", "CUDA_INC_PATH", "CUDA_LIB_PATH"),
-    *("NVCC_APPEND_FLAGS", "NVCC_PREPEND_FLAGS", "NVCC_CCBIN"),
-    *("HIPARCHS", "HIPCXX", "HIP_PATH", "HIP_CLANG_PATH", "HIP_DEVICE_LIB_PATH", "HIP_PLATFORM"),
-    *("HIPCC_COMPILE_FLAGS_APPEND", "HIPCC_LINK_FLAGS_APPEND", "HSA_PATH", "Vulkan_ROOT"),
+    *("MACOSX_DEPLOYMENT_TARGET", "SDKROOT", "ARCHFLAGS"),
     *("OBJC", "OBJCXX", "OBJCFLAGS", "OBJCXXFLAGS", "OBJC_INCLUDE_PATH", "DEVELOPER_DIR", "LD_RUN_PATH"),
     *("CL", "_CL_", "LINK", "_LINK_", "INCLUDE", "LIB", "LIBPATH", "RC", "RCFLAGS"),
     *("ANDROID_NDK_HOME", "PKG_CONFIG_PATH", "PKG_CONFIG_LIBDIR"),
 )
+
+# And those that are read for one backend: the wheel of the engine, beside a plugin's, stays what it was.
+_READ_FOR: Mapping[Backend, tuple[str, ...]] = {
+    "cuda": (
+        *("CUDAFLAGS", "CUDAHOSTCXX", "CUDAARCHS", "CUDACXX", "CUDA_PATH", "CUDA_HOME", "CUDA_ROOT"),
+        *("CUDAToolkit_ROOT", "CUDA_INC_PATH", "CUDA_LIB_PATH"),
+        *("NVCC_APPEND_FLAGS", "NVCC_PREPEND_FLAGS", "NVCC_CCBIN"),
+    ),
+    "hip": (
+        *("HIPFLAGS", "HIPARCHS", "HIPCXX", "HIP_PATH", "HIP_CLANG_PATH", "HIP_DEVICE_LIB_PATH"),
+        *("HIP_PLATFORM", "HIPCC_COMPILE_FLAGS_APPEND", "HIPCC_LINK_FLAGS_APPEND", "HSA_PATH", "ROCM_PATH"),
+    ),
+    "vulkan": ("VULKAN_SDK", "Vulkan_ROOT"),
+}
 
 
 def digest(inputs: Mapping[str, Any]) -> str:
@@ -63,7 +73,9 @@ def plan_inputs(
         "kit": kits.get(plan.backend),
         "programs": programs,
         "ggml": ggml_folder,
-        "environment": {name: value for name, value in os.environ.items() if value and _is_read(name)},
+        "environment": {
+            name: value for name, value in os.environ.items() if value and _is_read(name, plan.backend)
+        },
     }
 
 
@@ -89,8 +101,10 @@ def tool_digest() -> str:
     return digest({path.as_posix(): sha256_file(home / path) for path in modules if path.parts[0] != "data"})
 
 
-def _is_read(name: str) -> bool:
-    return name in _READ_BY_TOOLS or (name.startswith("CMAKE_") and name not in NOT_INHERITED)
+def _is_read(name: str, backend: Backend) -> bool:
+    if name in _READ_BY_TOOLS or name in _READ_FOR.get(backend, ()):
+        return True
+    return name.startswith("CMAKE_") and name not in NOT_INHERITED
 
 
 def wheel_inputs(

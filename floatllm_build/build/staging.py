@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,8 +16,7 @@ from pathlib import Path
 from floatllm_build.errors import MissingError
 from floatllm_build.files import write_whole
 
-_PROJECT = "native/pyproject.toml"
-_NO_DEPENDENCIES = b"dependencies = []\n"
+_DEPENDENCIES = re.compile(rb"^dependencies = (\[.*\])$", re.MULTILINE)
 _PARTS = ("native", "presets", "ggml")
 _SKIPPED_FOLDERS = {"build", "source", "__pycache__"}
 _SKIPPED_SUFFIXES = {".pyc", ".so", ".dylib", ".dll"}
@@ -44,20 +44,35 @@ def read_sources(data: Path) -> dict[str, bytes]:
 
 def _is_source(data: Path, path: Path) -> bool:
     parts = path.relative_to(data).parts
-    # `build` and `source` are skipped where a checkout has them: native/build, ggml/source.
-    skipped = "__pycache__" in parts or (len(parts) > 2 and parts[1] in _SKIPPED_FOLDERS)
+    # `build` and `source` are skipped where a checkout has them: native/build, native/plugins/vulkan/build,
+    # ggml/source. And what is hidden is somebody's own.
+    own = parts[3:] if parts[1:2] == ("plugins",) else parts[1:]
+    skipped = "__pycache__" in parts or (len(own) > 1 and own[0] in _SKIPPED_FOLDERS)
+    skipped = skipped or any(part.startswith(".") for part in parts)
     return path.is_file() and not skipped and path.suffix not in _SKIPPED_SUFFIXES
 
 
-def requiring(sources: Mapping[str, bytes], requirements: tuple[str, ...]) -> dict[str, bytes]:
-    """The sources, of a wheel that also depends on these packages. Raises MissingError for damaged ones."""
+def requiring(
+    sources: Mapping[str, bytes], requirements: tuple[str, ...], plugin: str = ""
+) -> dict[str, bytes]:
+    """The sources, of a wheel that also depends on these packages: the engine's, or the plugin's.
+
+    Raises MissingError for damaged ones.
+    """
     if not requirements:
         return dict(sources)
-    before = sources.get(_PROJECT, b"")
-    after = before.replace(_NO_DEPENDENCIES, f"dependencies = {json.dumps(requirements)}\n".encode(), 1)
-    if after == before:
-        raise MissingError(f"{_PROJECT} of this floatllm-build is damaged. Install the tool again.")
-    return {**sources, _PROJECT: after}
+    project = f"native/plugins/{plugin}/pyproject.toml" if plugin else "native/pyproject.toml"
+    before = sources.get(project, b"")
+    line = _DEPENDENCIES.search(before)
+    try:
+        # What is a list of plain strings to TOML is one to JSON.
+        own = json.loads(line[1]) if line else None
+    except ValueError:
+        own = None
+    if line is None or own is None:
+        raise MissingError(f"{project} of this floatllm-build is damaged. Install the tool again.")
+    words = json.dumps([*own, *requirements]).encode()
+    return {**sources, project: before[: line.start(1)] + words + before[line.end(1) :]}
 
 
 def digests(sources: Mapping[str, bytes]) -> dict[str, str]:

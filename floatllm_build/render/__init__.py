@@ -6,11 +6,13 @@ from collections.abc import Mapping
 
 from rich.markup import escape
 
+from floatllm_build.matrix import WheelRow
+from floatllm_build.plain import printable, printable_lines, tilde
 from floatllm_build.presets import Preset
 from floatllm_build.render.progress import listening
 from floatllm_build.render.screens import INSTALL, detect_screen, plan_screen
 from floatllm_build.render.terminal import lines_console, put
-from floatllm_build.render.words import count, printable, printable_lines, tilde
+from floatllm_build.render.words import count
 from floatllm_build.values import Host, Installed, Lack, Plan, Verified
 
 __all__ = [
@@ -18,6 +20,7 @@ __all__ = [
     "show_detect",
     "show_error",
     "show_installed",
+    "show_matrix",
     "show_plan",
     "show_presets",
     "show_verified",
@@ -78,3 +81,13 @@ def show_presets(presets: Mapping[str, Preset]) -> None:
     for preset in presets.values():
         jobs = count(preset.jobs, "job")
         console.print(f"[bold]{preset.name:<{wide}}[/]  {preset.backend:<6}  {jobs:<6}  {preset.description}")
+
+
+def show_matrix(rows: tuple[WheelRow, ...]) -> None:
+    """A line for each wheel: how CI calls it, what it becomes and what has been seen of it."""
+    console = lines_console(stderr=False)
+    cells = [(row.id, f"{row.distribution} py3-none-{row.tag}", row.runner, row.proof) for row in rows]
+    wide = [max(map(len, column)) for column in zip(*cells, strict=True)]
+    for row, line in zip(rows, cells, strict=True):
+        first, *rest = (f"{cell:<{width}}" for cell, width in zip(line, wide, strict=True))
+        console.print(f"[bold]{first}[/]  {'  '.join(rest)}  {row.state}")

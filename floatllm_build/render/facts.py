@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from pathlib import PurePosixPath
 
+from floatllm_build.plain import tilde
 from floatllm_build.render.layout import Row
-from floatllm_build.render.words import count, fold, short, size, tilde
+from floatllm_build.render.words import count, fold, short, size
 from floatllm_build.rules.cuda_targets import runs
 from floatllm_build.values import (
     Compiler,

@@ -19,8 +19,8 @@ from rich.panel import Panel
 from rich.table import Table
 from rich.text import Text
 
+from floatllm_build.plain import printable
 from floatllm_build.render.layout import Row, Screen, Section, State, Tone
-from floatllm_build.render.words import printable
 
 WIDEST: Final = 100
 _NARROW = 56

@@ -6,9 +6,10 @@ import re
 import shlex
 from dataclasses import replace
 
+from floatllm_build.plain import tilde
 from floatllm_build.render.facts import device_name, fact_rows
 from floatllm_build.render.layout import Row, Screen, Section, State
-from floatllm_build.render.words import count, size, tilde
+from floatllm_build.render.words import count, size
 from floatllm_build.values import Host, Lack, Plan, Reason
 
 # Reasons that the screen tells in its own row.

@@ -1,4 +1,4 @@
-"""Texts for people: what a terminal may not obey, what a long list becomes, folders and sizes in short."""
+"""Texts for people: what a long list becomes, names and sizes in short."""
 
 from __future__ import annotations
 
@@ -13,30 +13,9 @@ _MOST_KINDS = 4
 _LARGEST = 1 << 70
 
 
-def printable(text: str) -> str:
-    r"""`text` on one line; what a terminal would obey is written as an escape (`\x1b`).
-
-    Names of devices come from drivers, and from recorded hosts that anybody may have made.
-    """
-    text = " ".join(text.replace("\t", " ").splitlines())
-    if text.isprintable():
-        return text
-    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
-
-
-def printable_lines(text: str) -> str:
-    """The same for a text of ours that may have several lines, with what it quotes."""
-    return "\n".join(map(printable, text.splitlines()))
-
-
 def short(name: str) -> str:
     """A name that no honest machine has in full, cut."""
     return name if len(name) <= _LONGEST_NAME else f"{name[:_LONGEST_NAME]}..."
-
-
-def tilde(text: str) -> str:
-    """The home folder as people write it. `{home-1}`, someone else's, stays as it is."""
-    return text.replace("{home}", "~")
 
 
 def fold(names: Iterable[str]) -> str:

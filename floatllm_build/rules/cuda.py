@@ -150,7 +150,7 @@ def _fit_toolkit(host: Host, terms: Terms, kit: CudaToolkit, absent: Obstacle | 
         reasons=(*reasons, *why),
         device=next((i for i, device in enumerate(host.cuda.devices) if runs(device, targets)), 0),
         proven=not any(reason.rule == "no-device" for reason in reasons),
-        toolkit=planned(host, kit),
+        toolkit=planned(host, kit, plugin=bool(terms.plugin)),
         downloads=(index_download(host),) if fetched else (),
     )
 
@@ -163,6 +163,12 @@ def _unusable_here(host: Host, terms: Terms, kit: CudaToolkit) -> Obstacle | Non
     version = version_tuple(kit.version)
     if version and version < _OLDEST_TOOLKIT:
         return Obstacle(reason="ggml needs 11.1 or newer", fix=toolkit_fix(host, terms.architectures))
+    major = terms.plugin.removeprefix("cuda")
+    if major.isdecimal() and version and version[0] != int(major):
+        return Obstacle(
+            reason=f"the wheel floatllm-{terms.plugin} is for the libraries of CUDA {major}",
+            fix=toolkit_fix(host, terms.architectures),
+        )
     if not kit.cublas:
         return Obstacle(
             reason="cuBLAS, which ggml is built with, is not part of it (no cublas_v2.h)",

@@ -67,13 +67,15 @@ def _knows(capability: str) -> bool:
     return capability.isdecimal() and any(same)
 
 
-def planned(host: Host, kit: CudaToolkit) -> PlannedToolkit:
-    """The toolkit as a plan has it."""
+def planned(host: Host, kit: CudaToolkit, *, plugin: bool = False) -> PlannedToolkit:
+    """The toolkit as a plan has it. Of a `plugin` nobody knows which machines it gets to: it brings its own
+    libraries there, whatever it was compiled with.
+    """
     return PlannedToolkit(
         nvcc=kit.nvcc,
         version=kit.version,
         download=index_download(host).size if kit is INDEX_KIT else 0,
-        requires=_requires(kit) if kit.layout == "wheels" and host.os.name == "Linux" else (),
+        requires=_requires(kit) if (plugin or kit.layout == "wheels") and host.os.name == "Linux" else (),
     )
 
 

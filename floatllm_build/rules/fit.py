@@ -15,6 +15,8 @@ class Terms:
     """The user asked for this backend, and for no other."""
     portable: bool = False
     """The result is for any machine of the platform, not for this one."""
+    plugin: str = ""
+    """Name of the wheel of its own that the backend's library gets: vulkan, cuda13."""
     architectures: tuple[str, ...] = ()
     """Of the device, instead of what was probed: 86, 90a, gfx1100; checked, and of this backend."""
     without_device: bool = False

@@ -30,7 +30,8 @@ function(floatllm_map_folders ggml_source)
             add_compile_options("$<$<COMPILE_LANGUAGE:C>:-ffile-prefix-map=${pair}>")
         endif()
         if(FLOATLLM_CXX_PREFIX_MAP)
-            add_compile_options("$<$<COMPILE_LANGUAGE:CXX>:-ffile-prefix-map=${pair}>")
+            add_compile_options("$<$<COMPILE_LANGUAGE:CXX,HIP>:-ffile-prefix-map=${pair}>")
+            add_compile_options("$<$<COMPILE_LANGUAGE:CUDA>:-Xcompiler=-ffile-prefix-map=${pair}>")
         endif()
     endforeach()
 endfunction()
@@ -64,6 +65,32 @@ if(APPLE)
 else()
     set(FLOATLLM_RPATH "$ORIGIN")
 endif()
+# Installing replaces the build folder's path, and leaves room as long as it was in the library's table of strings.
+if(GGML_BACKEND_DL)
+    set(CMAKE_BUILD_WITH_INSTALL_RPATH ON)
+endif()
+
+# What a library takes in from static ones stays inside. Another library in the same process may hold its own ggml,
+# and some compilers link libstdc++ statically: its locales in two copies that see each other's symbols crash.
+function(floatllm_seal target)
+    check_linker_flag(CXX "-Wl,--exclude-libs,ALL" FLOATLLM_EXCLUDE_LIBS)
+    if(FLOATLLM_EXCLUDE_LIBS)
+        target_link_options(${target} PRIVATE "-Wl,--exclude-libs,ALL")
+    endif()
+endfunction()
+
+# For a library that is asked for a few functions by name: the others stay inside, and what none of them uses is
+# left out, a tenth of it.
+function(floatllm_trim target)
+    set_target_properties(${target} PROPERTIES C_VISIBILITY_PRESET hidden CXX_VISIBILITY_PRESET hidden
+                                               VISIBILITY_INLINES_HIDDEN ON)
+    check_linker_flag(CXX "-Wl,--gc-sections" FLOATLLM_GC_SECTIONS)
+    if(FLOATLLM_GC_SECTIONS)
+        target_compile_options(${target} PRIVATE
+            "$<$<COMPILE_LANGUAGE:C,CXX>:-ffunction-sections>" "$<$<COMPILE_LANGUAGE:C,CXX>:-fdata-sections>")
+        target_link_options(${target} PRIVATE "-Wl,--gc-sections")
+    endif()
+endfunction()
 
 function(floatllm_target_flags target)
     if(MSVC)
@@ -73,9 +100,5 @@ function(floatllm_target_flags target)
             -Wall -Wextra -Wpedantic -Wshadow -Wconversion $<$<BOOL:${FLOATLLM_WERROR}>:-Werror>)
     endif()
     set_target_properties(${target} PROPERTIES INSTALL_RPATH "${FLOATLLM_RPATH}")
-    # A static ggml must not leak its symbols: another library in the same process may hold its own ggml.
-    check_linker_flag(CXX "-Wl,--exclude-libs,ALL" FLOATLLM_EXCLUDE_LIBS)
-    if(FLOATLLM_EXCLUDE_LIBS)
-        target_link_options(${target} PRIVATE "-Wl,--exclude-libs,ALL")
-    endif()
+    floatllm_seal(${target})
 endfunction()

@@ -1,10 +1,6 @@
-# The install component `floatllm`: what enters the wheel, all of it inside the package folder floatllm/.
+# What enters the engine's wheel.
 include_guard(GLOBAL)
-include(FloatllmManifest)
-
-set(FLOATLLM_PACKAGE_DIR "floatllm")
-set(floatllm_manifest "${CMAKE_CURRENT_BINARY_DIR}/manifest.json")
-floatllm_write_manifest("${floatllm_manifest}")
+include(FloatllmPackage)
 
 set(floatllm_libraries floatllm)
 if(BUILD_SHARED_LIBS)
@@ -16,30 +12,25 @@ if(BUILD_SHARED_LIBS)
     endforeach()
     foreach(target IN LISTS ggml_targets)
         get_target_property(type ${target} TYPE)
-        if(type MATCHES "^(SHARED|MODULE)_LIBRARY$")
-            set_target_properties(${target} PROPERTIES INSTALL_RPATH "${FLOATLLM_RPATH}")
+        string(REPLACE "ggml-cpu-" "" variant "${target}")
+        set(left_out FALSE)
+        if(target MATCHES "^ggml-cpu-" AND NOT variant IN_LIST FLOATLLM_CPU_VARIANTS)
+            set(left_out TRUE)
+        endif()
+        if(type MATCHES "^(SHARED|MODULE)_LIBRARY$" AND NOT left_out)
+            # All beside the engine, in the build folder too, for that is where it looks for them.
+            set_target_properties(${target} PROPERTIES INSTALL_RPATH "${FLOATLLM_RPATH}"
+                LIBRARY_OUTPUT_DIRECTORY "${CMAKE_CURRENT_BINARY_DIR}"
+                RUNTIME_OUTPUT_DIRECTORY "${CMAKE_CURRENT_BINARY_DIR}")
+            floatllm_seal(${target})
             list(APPEND floatllm_libraries ${target})
             # ggml is added with EXCLUDE_FROM_ALL, and a loadable backend is linked by nobody.
             if(type STREQUAL "MODULE_LIBRARY")
                 add_dependencies(floatllm ${target})
+                floatllm_trim(${target})
             endif()
         endif()
     endforeach()
 endif()
-install(TARGETS ${floatllm_libraries}
-    LIBRARY DESTINATION "${FLOATLLM_PACKAGE_DIR}" COMPONENT floatllm NAMELINK_SKIP
-    RUNTIME DESTINATION "${FLOATLLM_PACKAGE_DIR}" COMPONENT floatllm
-    ARCHIVE DESTINATION lib COMPONENT development)
-
-install(FILES "${floatllm_manifest}" DESTINATION "${FLOATLLM_PACKAGE_DIR}" COMPONENT floatllm)
-
-set(floatllm_license_dirs "${FLOATLLM_PACKAGE_DIR}/licenses")
-if(SKBUILD)
-    list(APPEND floatllm_license_dirs "${SKBUILD_METADATA_DIR}/licenses")
-endif()
-foreach(dir IN LISTS floatllm_license_dirs)
-    install(FILES "${FLOATLLM_GGML_SOURCE}/LICENSE" DESTINATION "${dir}/ggml" COMPONENT floatllm)
-    if(EXISTS "${CMAKE_CURRENT_SOURCE_DIR}/../LICENSE")
-        install(FILES "${CMAKE_CURRENT_SOURCE_DIR}/../LICENSE" DESTINATION "${dir}/floatllm" COMPONENT floatllm)
-    endif()
-endforeach()
+floatllm_package(NAME floatllm DISTRIBUTION floatllm SOURCES "${CMAKE_CURRENT_SOURCE_DIR}/floatllm"
+                 TARGETS ${floatllm_libraries})

@@ -45,6 +45,10 @@ function(floatllm_ggml_options backends_out options_out)
             list(FILTER names EXCLUDE REGEX "^GGML_${backend}_")
         endif()
     endforeach()
+    # Nor those of the CPU's kernels where each variant of them has its own, or where there are none.
+    if(GGML_CPU_ALL_VARIANTS OR NOT GGML_CPU)
+        list(FILTER names EXCLUDE REGEX "^GGML_(AMX|AVX|BMI2|F16C|FMA|SSE42)")
+    endif()
     foreach(prefix_of_processor "LASX loongarch" "LSX loongarch" "RV riscv" "XTHEADVECTOR riscv" "VXE s390")
         string(REPLACE " " ";" pair "${prefix_of_processor}")
         list(GET pair 0 prefix)
@@ -83,7 +87,27 @@ function(floatllm_of_language out language name)
     set(${out} "${value}" PARENT_SCOPE)
 endfunction()
 
-function(floatllm_write_manifest file)
+# Only a real change may touch a file that is installed, or packaging would find work to do.
+function(floatllm_write_changed file text)
+    set(old "")
+    if(EXISTS "${file}")
+        file(READ "${file}" old)
+    endif()
+    if(NOT old STREQUAL text)
+        file(WRITE "${file}" "${text}")
+    endif()
+endfunction()
+
+# A JSON list of texts without quotes or backslashes.
+function(floatllm_json_list out)
+    list(TRANSFORM ARGN PREPEND "\"")
+    list(TRANSFORM ARGN APPEND "\"")
+    list(JOIN ARGN ", " text)
+    set(${out} "[${text}]" PARENT_SCOPE)
+endfunction()
+
+# `files`: the paths in the wheel of the distribution.
+function(floatllm_write_manifest file distribution files)
     file(STRINGS "${CMAKE_CURRENT_SOURCE_DIR}/include/floatllm.h" abi REGEX "^#define FLOATLLM_ABI_VERSION ")
     string(REGEX REPLACE "^#define FLOATLLM_ABI_VERSION +([0-9]+).*" "\\1" abi "${abi}")
     string(TOUPPER "${CMAKE_BUILD_TYPE}" config)
@@ -91,7 +115,7 @@ function(floatllm_write_manifest file)
 
     set(json "{\"schema_version\": 1}")
     set(texts
-        "engine_version|${PROJECT_VERSION}" "preset|${FLOATLLM_PRESET}" "build_type|${CMAKE_BUILD_TYPE}"
+        "distribution|${distribution}" "engine_version|${PROJECT_VERSION}" "preset|${FLOATLLM_PRESET}" "build_type|${CMAKE_BUILD_TYPE}"
         "proof|${FLOATLLM_PROOF}"
         "system|${CMAKE_SYSTEM_NAME}" "processor|${CMAKE_SYSTEM_PROCESSOR}")
     foreach(entry IN LISTS texts)
@@ -105,7 +129,7 @@ function(floatllm_write_manifest file)
 
     # Without GGML_NATIVE alone it is not: what is compiled in is then what the options say, AVX2 for one.
     set(portable false)
-    if(GGML_CPU_ALL_VARIANTS AND NOT GGML_NATIVE)
+    if((GGML_CPU_ALL_VARIANTS OR FLOATLLM_PLUGIN) AND NOT GGML_NATIVE)
         set(portable true)
     endif()
     string(JSON json SET "${json}" portable ${portable})
@@ -157,12 +181,13 @@ function(floatllm_write_manifest file)
         "{\"version\": \"${FLOATLLM_GGML_VERSION}\", \"commit\": \"${FLOATLLM_GGML_COMMIT}\", \
 \"tree_sha256\": \"${FLOATLLM_GGML_TREE_SHA256}\", \"pinned\": ${pinned}}")
 
-    # Only a real change may touch the file, or packaging would find work to do.
-    set(old "")
-    if(EXISTS "${file}")
-        file(READ "${file}" old)
-    endif()
-    if(NOT old STREQUAL "${json}\n")
-        file(WRITE "${file}" "${json}\n")
-    endif()
+    # What a processor must have for it to be used at all, or the variants among which one is chosen as it loads.
+    separate_arguments(needs UNIX_COMMAND "${FLOATLLM_CPU_NEEDS}")
+    floatllm_json_list(needs ${needs})
+    floatllm_json_list(variants ${FLOATLLM_CPU_VARIANTS})
+    string(JSON json SET "${json}" cpu "{\"needs\": ${needs}, \"variants\": ${variants}}")
+    string(JSON json SET "${json}" licenses "{\"floatllm\": \"MIT\", \"ggml\": \"MIT\"}")
+    floatllm_json_list(files ${files})
+    string(JSON json SET "${json}" files "${files}")
+    floatllm_write_changed("${file}" "${json}\n")
 endfunction()

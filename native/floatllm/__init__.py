@@ -7,11 +7,12 @@ with floatllm.Model.open("model.gguf") as model:
 """
 
 from floatllm._lib import set_log
-from floatllm.devices import Device, Versions, devices, versions
+from floatllm.devices import Device, Versions, devices, plugins, versions
 from floatllm.engine import Engine, Event
 from floatllm.errors import EngineError, FloatLLMError, MissingError, ModelError, UsageError
 from floatllm.model import Model, Tensor
 from floatllm.plan import Chunk, Memory, Part, Plan
+from floatllm.plugin import Plugin
 from floatllm.sampler import Sampling
 from floatllm.sizes import format_size, parse_size
 from floatllm.tokenizer import Decoder, Tokenizer
@@ -30,6 +31,7 @@ __all__ = [
     "ModelError",
     "Part",
     "Plan",
+    "Plugin",
     "Sampling",
     "Tensor",
     "Tokenizer",
@@ -38,6 +40,7 @@ __all__ = [
     "devices",
     "format_size",
     "parse_size",
+    "plugins",
     "set_log",
     "versions",
 ]

@@ -6,6 +6,8 @@ import ctypes
 import functools
 import os
 import sys
+import sysconfig
+import threading
 from ctypes import (
     CFUNCTYPE,
     POINTER,
@@ -23,14 +25,17 @@ from ctypes import (
     c_void_p,
 )
 from pathlib import Path
+from site import getusersitepackages
 from typing import TYPE_CHECKING, Any
 
+from floatllm import plugin
 from floatllm.errors import EngineError, FloatLLMError, MissingError, ModelError, UsageError
+from floatllm.plugin import Plugin
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-ABI_VERSION = 3
+ABI_VERSION = 4
 MODE_RUN, MODE_MAP = 0, 1
 EVENT_TENSOR, EVENT_CHUNK, EVENT_READ, EVENT_CHECK = 1, 2, 3, 4
 
@@ -169,6 +174,9 @@ _SIGNATURES: dict[str, tuple[Any, tuple[Any, ...]]] = {
     "floatllm_free": (None, (c_void_p,)),
     "floatllm_set_log": (None, (LogFunction, c_void_p)),
     "floatllm_load_backends": (_STATUS, (c_char_p, c_size_t, _ERROR)),
+    "floatllm_load_backend": (_STATUS, (c_char_p, c_size_t, _ERROR)),
+    "floatllm_note_backend": (None, (c_char_p, c_size_t)),
+    "floatllm_cpu_variant": (c_char_p, ()),
     "floatllm_device_count": (c_size_t, ()),
     "floatllm_device": (_STATUS, (c_size_t, POINTER(DeviceInfo), _ERROR)),
     "floatllm_set_abort": (None, (AbortFunction, c_void_p)),
@@ -211,12 +219,34 @@ def library_path() -> Path:
     named = os.environ.get("FLOATLLM_LIBRARY")
     if named:
         return Path(named).absolute()
-    return Path(__file__).resolve().parent / _NAMES.get(sys.platform, "libfloatllm.so")
+    name = _NAMES.get(sys.platform, "libfloatllm.so")
+    beside = Path(__file__).resolve().parent / name
+    # Of an editable installation the environment has all but the modules.
+    for site in (sysconfig.get_path("platlib"), getusersitepackages()) if not beside.is_file() else ():
+        linked = Path(site, "floatllm", name)
+        if linked.is_file() and not linked.with_name("__init__.py").exists():
+            return linked
+    return beside
+
+
+# Two threads may come here first.
+_loading = threading.Lock()
+
+
+def library() -> ctypes.CDLL:
+    """The loaded library, its ABI version checked and its backends loaded. Raises MissingError."""
+    with _loading:
+        return _loaded()[0]
+
+
+def loaded_plugins() -> tuple[Plugin, ...]:
+    """What became of each installed plugin."""
+    with _loading:
+        return _loaded()[1]
 
 
 @functools.cache
-def library() -> ctypes.CDLL:
-    """The loaded library, its ABI version checked and its backends loaded. Raises MissingError."""
+def _loaded() -> tuple[ctypes.CDLL, tuple[Plugin, ...]]:
     path = library_path()
     if not path.is_file():
         msg = f"The engine's library is not at {path}: install it with `floatllm-build install`."
@@ -229,7 +259,23 @@ def library() -> ctypes.CDLL:
     _declare(lib, path)
     folder = os.fsencode(path.parent)
     call(lib, "floatllm_load_backends", folder, len(folder))
-    return lib
+    return lib, tuple(_load_plugin(lib, found, path.parent) for found in plugin.discover())
+
+
+def _load_plugin(lib: ctypes.CDLL, found: plugin.Found, engine: Path) -> Plugin:
+    reason = plugin.misfit(plugin.read_manifest(engine), plugin.read_manifest(found.folder))
+    if not reason and not found.library:
+        reason = "its library is missing; install it again"
+    if not reason:
+        backend = os.fsencode(found.folder / found.library)
+        try:
+            call(lib, "floatllm_load_backend", backend, len(backend))
+        except MissingError as error:
+            reason = plugin.explained(str(error))
+    if reason:
+        note = f"{found.name} {found.version} is installed and not loaded: {reason}".encode()
+        lib.floatllm_note_backend(note, len(note))
+    return Plugin(name=found.name, version=found.version, loaded=not reason, reason=reason)
 
 
 def _declare(lib: ctypes.CDLL, path: Path) -> None:

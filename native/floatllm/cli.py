@@ -164,10 +164,11 @@ def _devices(arguments: argparse.Namespace) -> int:
             "schema_version": render.SCHEMA_VERSION,
             "versions": asdict(floatllm.versions()),
             "devices": [asdict(device) for device in found],
+            "plugins": [asdict(plugin) for plugin in floatllm.plugins()],
         }
         _print(render.to_json(document))
     else:
-        _print(render.devices_text(found))
+        _print(render.devices_text(found, floatllm.versions().cpu_variant, floatllm.plugins()))
     return 0
 
 

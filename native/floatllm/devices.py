@@ -6,6 +6,7 @@ import ctypes
 from dataclasses import dataclass
 
 from floatllm import _lib
+from floatllm.plugin import Plugin
 
 _KINDS = {0: "cpu", 1: "gpu", 2: "integrated gpu", 3: "accelerator"}
 
@@ -42,14 +43,24 @@ def devices() -> tuple[Device, ...]:
     return tuple(out)
 
 
+def plugins() -> tuple[Plugin, ...]:
+    """Installed backends from packages of their own, with the reason where one is not loaded."""
+    return _lib.loaded_plugins()
+
+
 @dataclass(frozen=True)
 class Versions:
-    """Of the loaded library: its own, its ABI's, and those of the ggml inside it."""
+    """Of the loaded library: its own, its ABI's, and those of the ggml inside it.
+
+    `cpu_variant` names the kernels of the CPU that were chosen as it was loaded (haswell); empty in an engine
+    that holds one set of them.
+    """
 
     engine: str
     abi: int
     ggml: str
     ggml_commit: str
+    cpu_variant: str
 
 
 def versions() -> Versions:
@@ -60,4 +71,5 @@ def versions() -> Versions:
         abi=lib.floatllm_abi_version(),
         ggml=lib.floatllm_ggml_version().decode(),
         ggml_commit=lib.floatllm_ggml_commit().decode(),
+        cpu_variant=lib.floatllm_cpu_variant().decode(),
     )

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from floatllm.devices import Device
     from floatllm.model import Model
     from floatllm.plan import Chunk, DevicePlan, Plan
+    from floatllm.plugin import Plugin
     from floatllm.predict import Prediction
     from floatllm.sampler import Sampling
 
@@ -70,9 +71,9 @@ def _finite(value: Any) -> Any:
     return value
 
 
-def devices_text(found: Sequence[Device]) -> str:
-    """A line for each device."""
-    return table(
+def devices_text(found: Sequence[Device], cpu_variant: str, plugins: Sequence[Plugin]) -> str:
+    """A line for each device; behind them what else was chosen as the engine was loaded."""
+    lines = table(
         ("NAME", "KIND", "FREE", "TOTAL", "HOST MEMORY", "DESCRIPTION"),
         [
             (
@@ -87,6 +88,12 @@ def devices_text(found: Sequence[Device]) -> str:
         ],
         right=(2, 3),
     )
+    if cpu_variant:
+        lines += f"\nThe CPU computes with the kernels for {cpu_variant}."
+    for plugin in plugins:
+        state = "is loaded" if plugin.loaded else f"is not loaded: {printable(plugin.reason)}"
+        lines += f"\n{plugin.name} {plugin.version} {state}."
+    return lines
 
 
 def inspect_text(model: Model) -> str:

@@ -33,7 +33,7 @@ extern "C" {
 #endif
 
 /* Raised whenever a structure or function below changes its meaning. */
-#define FLOATLLM_ABI_VERSION 3
+#define FLOATLLM_ABI_VERSION 4
 
 typedef enum floatllm_status {
     FLOATLLM_OK = 0,
@@ -63,9 +63,21 @@ FLOATLLM_API void floatllm_free(void *pointer);
 typedef void (*floatllm_log_fn)(int level, const char *text, void *user);
 FLOATLLM_API void floatllm_set_log(floatllm_log_fn log, void *user);
 
-/* Loads backends built as separate libraries from `dir` (never from the current folder); does
- * nothing when they are linked in. Safe to call again. */
+/* Call this before anything below: asks whether the engine's kernels can run on this processor
+ * (FLOATLLM_ERROR_MISSING names what it lacks), then loads backends built as separate libraries from `dir`
+ * (never from the current folder), of the CPU's variants the one that suits this processor best; nothing
+ * is loaded where they are linked in. Safe to call again. */
 FLOATLLM_API floatllm_status floatllm_load_backends(const char *dir, size_t dir_len, char **error);
+
+/* Loads one more backend's library, of the same ggml, into an engine with separate ones.
+ * FLOATLLM_ERROR_MISSING where it or a library that it needs cannot be loaded, or its driver refuses. */
+FLOATLLM_API floatllm_status floatllm_load_backend(const char *path, size_t path_len, char **error);
+
+/* A sentence about a backend that is installed and not loaded: messages about missing devices repeat it. */
+FLOATLLM_API void floatllm_note_backend(const char *why, size_t why_len);
+
+/* The CPU's variant that was loaded (haswell, armv8.2_1); "" where the CPU's kernels are linked in. */
+FLOATLLM_API const char *floatllm_cpu_variant(void);
 
 typedef struct floatllm_device_info {
     const char *name;        /* ggml's name: CPU, CUDA0, Vulkan0, MTL0, RPC0 */

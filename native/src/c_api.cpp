@@ -6,6 +6,7 @@
 #include <memory>
 #include <new>
 
+#include "backends.h"
 #include "budget.h"
 #include "choice.h"
 #include "chunks.h"
@@ -115,6 +116,18 @@ void floatllm_set_log(floatllm_log_fn log, void *user) { floatllm::set_log(log, 
 floatllm_status floatllm_load_backends(const char *dir, size_t dir_len, char **error) {
     return guarded(error, [&] { floatllm::load_backends(path_text(dir, dir_len)); });
 }
+
+floatllm_status floatllm_load_backend(const char *path, size_t path_len, char **error) {
+    return guarded(error, [&] { floatllm::load_backend(path_text(path, path_len)); });
+}
+
+void floatllm_note_backend(const char *why, size_t why_len) {
+    if (why != nullptr) {
+        floatllm::note_backend(std::string(why, why_len));
+    }
+}
+
+const char *floatllm_cpu_variant(void) { return floatllm::cpu_variant().c_str(); }
 
 size_t floatllm_device_count(void) { return ggml_backend_dev_count(); }
 

@@ -2,9 +2,9 @@
 
 #include <cstdlib>
 #include <cstring>
-#include <mutex>
 #include <stdexcept>
 
+#include "backends.h"
 #include "error.h"
 #include "ggml-cpu.h"
 
@@ -26,15 +26,6 @@ bool is_cpu(ggml_backend_dev_t device) {
     return ggml_backend_dev_type(device) == GGML_BACKEND_DEVICE_TYPE_CPU;
 }
 
-void load_backends(const std::string &dir) {
-#if defined(FLOATLLM_BACKEND_DL)
-    static std::once_flag once;
-    std::call_once(once, [&dir] { ggml_backend_load_all_from_path(dir.c_str()); });
-#else
-    (void)dir;
-#endif
-}
-
 floatllm_device_info device_info(size_t index) {
     if (index >= ggml_backend_dev_count()) {
         throw Error(FLOATLLM_ERROR_USAGE,
@@ -52,7 +43,7 @@ floatllm_device_info device_info(size_t index) {
 }
 
 std::string idle_backends() {
-    std::string said;
+    std::string said = noted_backends();
     for (size_t i = 0; i < ggml_backend_reg_count(); ++i) {
         ggml_backend_reg_t backend = ggml_backend_reg_get(i);
         const std::string name = ggml_backend_reg_name(backend);

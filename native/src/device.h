@@ -13,9 +13,6 @@
 
 namespace floatllm {
 
-// Loads backends that were built as separate libraries from `dir`; without such a build, does nothing.
-void load_backends(const std::string &dir);
-
 // By index, in ggml's order. Throws Error(FLOATLLM_ERROR_USAGE) beyond the last.
 floatllm_device_info device_info(size_t index);
 

@@ -94,7 +94,11 @@ def _check(manifest: Mapping[str, object], name: str) -> None:
     """What the name of a preset promises is what CMake was left with."""
     assert manifest["preset"] == name
     backend = next((each for each in ("cuda", "hip", "vulkan") if each in name), None)
-    assert manifest["backends"] == sorted(["cpu", "rpc", *([backend] if backend else [])])
+    plugin = backend and name.startswith("wheel-")
+    own = [] if plugin else ["cpu", "rpc"]
+    assert manifest["backends"] == sorted([*own, *([backend] if backend else [])])
+    names = {"cuda": "floatllm-cuda13", "hip": "floatllm-hip", "vulkan": "floatllm-vulkan"}
+    assert manifest["distribution"] == (names[str(backend)] if plugin else "floatllm")
     assert manifest["portable"] is (name.startswith("wheel-"))
     assert manifest["low_mem"] is name.endswith("-low-mem")
     assert isinstance(manifest["flags"], dict)
@@ -189,7 +193,10 @@ def test_cuda_static_shared_and_loaded(configure: Configurer, options: tuple[str
 
 def _install_rpath(build: Path) -> str:
     script = (build / "cmake_install.cmake").read_text()
-    return "".join(line for line in script.splitlines() if "NEW_RPATH" in line)
+    # Loadable libraries are linked with it already.
+    linked = (build / "build.ninja").read_text().replace("\\$$ORIGIN", "$ORIGIN")
+    paths = re.findall(r'-Wl,-rpath,"?([^" ]*\$ORIGIN[^" ]*)', linked)
+    return "".join([*paths, *(line for line in script.splitlines() if "NEW_RPATH" in line)])
 
 
 def test_cuda_by_the_environments_compiler(configure: Configurer) -> None:

@@ -14,7 +14,7 @@ from fake_toolkit import FILES, make_index, make_wheel, planned_in
 from machines import VENV
 from tool_environment import make_venv, skip_or_fail
 
-from floatllm_build.cuda_runtime import bring_runtime, has_runtime
+from floatllm_build.cuda_runtime import bring_runtime, has_runtime, libraries_beside
 from floatllm_build.errors import InstallFailedError
 from floatllm_build.sites import sites
 from floatllm_build.system import LiveSystem
@@ -171,3 +171,15 @@ def test_the_loader_finds_them_by_the_path_that_the_engine_has(
     assert "not found" not in said
     for name in ("libcudart.so.13", "libcublas.so.13"):
         assert f"{name} => {site}/floatllm/../nvidia/cu13/lib/{name}" in said
+
+
+def test_in_a_proof_the_libraries_lie_where_packages_will_put_them(
+    toolkit: PlannedToolkit, tmp_path: Path
+) -> None:
+    assert libraries_beside(toolkit) == {"nvidia": Path(toolkit.nvcc).parents[2]}
+    system = tmp_path / "cuda-13.0"
+    (system / "lib64").mkdir(parents=True)
+    own = replace(toolkit, nvcc=str(system / "bin" / "nvcc"), version="13.0")
+    assert libraries_beside(own) == {"nvidia/cu13/lib": system / "lib64"}
+    # An engine that finds the system's libraries by itself needs none beside it.
+    assert libraries_beside(replace(own, requires=())) == {}

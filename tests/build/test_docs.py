@@ -46,7 +46,7 @@ def cells(page: str) -> list[list[str]]:
     return [[cell.strip() for cell in row] for row in rows]
 
 
-@pytest.mark.parametrize("name", ["presets.md", "settings.md"])
+@pytest.mark.parametrize("name", ["presets.md", "settings.md", "wheels.md"])
 def test_a_page_is_what_its_maker_makes(name: str) -> None:
     made = make_docs.pages()[name]
     assert (DOCS / name).read_text(encoding="utf-8") == made, f"run `{make_docs.COMMAND}`"

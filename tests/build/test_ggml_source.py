@@ -13,7 +13,16 @@ from typing import Any
 import pytest
 
 from floatllm_build.errors import SourceFaultError, UsageFaultError
-from floatllm_build.ggml_source import Pin, fetch, hash_folder, is_tree_file, locate, read_pin, tree_sha256
+from floatllm_build.ggml_source import (
+    Pin,
+    fetch,
+    hash_folder,
+    is_tree_file,
+    locate,
+    read_pin,
+    tree_files,
+    tree_sha256,
+)
 from floatllm_build.system import Completed, LiveSystem
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -81,10 +90,10 @@ def _left_over(cache: Path) -> list[str]:
 def test_fetched_once_then_found_without_asking(tmp_path: Path) -> None:
     archive = _archive({})
     pin = _pin(archive)
-    assert locate(pin, tmp_path, None) is None
+    assert locate(pin, ROOT, tmp_path, None) is None
     source = fetch(Index(archive), pin, tmp_path)
     assert source.fetched
-    found = locate(pin, tmp_path, None)
+    found = locate(pin, ROOT, tmp_path, None)
     assert found is not None
     assert found.folder == source.folder
     assert not found.fetched
@@ -125,7 +134,7 @@ def test_a_changed_tree_in_the_cache_is_not_used(tmp_path: Path) -> None:
     pin = _pin(archive)
     folder = Path(fetch(Index(archive), pin, tmp_path).folder)
     (folder / "src/ggml.c").write_text("int y;\n")
-    assert locate(pin, tmp_path, None) is None
+    assert locate(pin, ROOT, tmp_path, None) is None
     assert Path(fetch(Index(archive), pin, tmp_path).folder, "src/ggml.c").read_bytes() == FILES["src/ggml.c"]
 
 
@@ -134,13 +143,13 @@ def test_a_tree_of_ones_own_is_taken_and_called_so(tmp_path: Path) -> None:
         (tmp_path / path).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / path).write_bytes(content)
     pin = _pin(b"")
-    source = locate(pin, tmp_path / "cache", tmp_path)
+    source = locate(pin, ROOT, tmp_path / "cache", tmp_path)
     assert source is not None
     assert not source.pinned
     (tmp_path / "src/more.c").unlink()
     assert hash_folder(tmp_path) == pin.tree_sha256
     with pytest.raises(UsageFaultError, match=r"ggml\.h"):
-        locate(pin, tmp_path, tmp_path / "src")
+        locate(pin, ROOT, tmp_path, tmp_path / "src")
 
 
 def test_the_order_of_files_is_that_of_bytes() -> None:
@@ -157,3 +166,39 @@ def test_the_order_of_files_is_that_of_bytes() -> None:
 )
 def test_which_files_count(path: str, kept: bool) -> None:
     assert is_tree_file(path) is kept
+
+
+def _beside(data: Path, files: dict[str, bytes]) -> Path:
+    """A tree in ggml/source, with something of the user's own in it."""
+    source = data / "ggml" / "source"
+    for name, content in {**files, "notes.txt": b"mine"}.items():
+        (source / name).parent.mkdir(parents=True, exist_ok=True)
+        (source / name).write_bytes(content)
+    return source
+
+
+def test_a_tree_beside_us_is_taken_into_the_cache(tmp_path: Path) -> None:
+    """Whoever unpacked it may delete it: build folders remember where ggml was."""
+    pin, cache = _pin(_archive({})), tmp_path / "cache"
+    source = _beside(tmp_path, FILES)
+    found = locate(pin, tmp_path, cache, None)
+    assert found is not None
+    assert (found.pinned, found.fetched, Path(found.folder).parent) == (True, False, cache / "ggml")
+    assert tree_files(Path(found.folder)) == FILES
+    assert _left_over(cache) == [pin.folder_name]
+    assert (Path(found.folder) / "src/ggml.c").stat().st_mtime == (source / "src/ggml.c").stat().st_mtime
+    before = (Path(found.folder) / "src/ggml.c").stat().st_ino
+    again = locate(pin, tmp_path, cache, None)
+    assert again == found
+    assert (Path(found.folder) / "src/ggml.c").stat().st_ino == before
+
+
+def test_a_changed_tree_beside_us_is_refused(tmp_path: Path) -> None:
+    pin, cache = _pin(_archive({})), tmp_path / "cache"
+    source = _beside(tmp_path, {**FILES, "src/ggml.c": b"int y;\n"})
+    with pytest.raises(SourceFaultError, match="was changed"):
+        locate(pin, tmp_path, cache, None)
+    assert not cache.exists()
+    chosen = locate(pin, tmp_path, cache, source)
+    assert chosen is not None
+    assert not chosen.pinned

@@ -274,7 +274,7 @@ def test_two_processes_print_the_same_bytes(tmp_path: Path) -> None:
     path = FOLDER / "termux-a53-3gb.json"
     argv = [sys.executable, "-m", "floatllm_build", "plan", "--json", "--from", str(path)]
     small = {
-        "PYTHONPATH": str(Path(flow.__file__).resolve().parents[1]),
+        "PYTHONPATH": str(Path(flow.__file__).resolve().parents[2]),
         "SYSTEMROOT": os.environ.get("SYSTEMROOT", ""),
     }
     bare = {**small, "HOME": str(tmp_path), "PATH": "", "PYTHONHASHSEED": "1"}

@@ -13,7 +13,7 @@ from floatllm_build.errors import FloatllmBuildError
 HOUSE = Path(errors.__file__).resolve().parent
 STEPS = {
     *("host", "select", "preflight", "tools", "ggml_source", "cuda_toolkit"),
-    *("build", "wheel", "verify", "cuda_runtime", "install"),
+    *("build", "wheel", "repair", "variants", "verify", "cuda_runtime", "install", "editable", "sdist"),
 }
 TOP = {"__main__", "cli", "flow", "render"}
 # Rooms of the ground floor know nobody, but for the errors that they raise.
@@ -57,8 +57,9 @@ def test_only_the_flow_imports_steps() -> None:
     assert {room for room, used in rooms().items() if used & STEPS} == {"flow"}
 
 
-def test_only_the_command_line_imports_the_flow_and_what_knows_a_terminal() -> None:
-    assert {room for room, used in rooms().items() if used & {"flow", "render"}} == {"cli"}
+def test_only_its_faces_import_the_flow_and_the_command_line_alone_what_knows_a_terminal() -> None:
+    assert {room for room, used in rooms().items() if "flow" in used} == {"cli", "variant_provider"}
+    assert {room for room, used in rooms().items() if "render" in used} == {"cli"}
     assert {room for room, used in rooms().items() if "cli" in used} == {"__main__"}
 
 

@@ -111,3 +111,12 @@ def test_a_kept_wheel_that_was_cut_off_is_not_used_again(wheel: Wheel, tmp_path:
     path = Path(kept.path)
     path.write_bytes(path.read_bytes()[:-40])
     assert find_cached(tmp_path, "k") is None
+
+
+def test_of_many_kept_wheels_those_in_use_stay(wheel: Wheel, tmp_path: Path) -> None:
+    """A plugin's may be built long after the engine's, beside which it is proven and handed over."""
+    proof = Proof(device="CPU", lines=(), report={})
+    for number in range(10):
+        keep(tmp_path, replace(wheel, key=f"k{number}"), proof, whole=True)
+        assert find_cached(tmp_path, "k0")
+    assert find_cached(tmp_path, "k1") is None

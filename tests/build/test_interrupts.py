@@ -72,15 +72,19 @@ def test_an_interrupt_stops_all_and_the_next_install_goes_on(
     place: Place, number: signal.Signals, moment: str
 ) -> None:
     deleted, mark, later = MOMENTS[moment]
-    for what in deleted:
-        place.delete(what)
-    former = place.engine()
-    with place.started() as run:
-        assert run.wait_for(mark)
-        assert run.sleep(later), run.said
-        run.signal_group(number)
-        # What replaces the engine is waited for, or there would be none.
-        status = ended_whole(place, run, 60 if moment == "replace" else 5)
+    for _ in range(3):
+        for what in deleted:
+            place.delete(what)
+        former = place.engine()
+        with place.started() as run:
+            assert run.wait_for(mark)
+            assert run.sleep(later), run.said
+            run.signal_group(number)
+            # What replaces the engine is waited for, or there would be none.
+            status = ended_whole(place, run, 60 if moment == "replace" else 5)
+        # Beside other work it may come when the tool is about to end by itself, or has hardly begun: again.
+        if status != -number:
+            break
     assert status == 130, run.said
     assert "interrupted. Run it again to go on where it stopped." in run.said
     assert "Traceback" not in run.said

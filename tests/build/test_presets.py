@@ -40,8 +40,8 @@ def test_what_design_asks_of_single_presets() -> None:
     for preset in presets.values():
         assert preset.variables["GGML_LLAMAFILE"] == "ON"
         assert preset.variables["GGML_OPENMP"] == "OFF"
-        # Its RDMA would link a library that happens to be there.
-        assert preset.variables["GGML_RPC"] == "ON"
+        # Its RDMA would link a library that happens to be there. A plugin is one backend alone.
+        assert preset.variables["GGML_RPC"] == ("OFF" if preset.plugin else "ON")
         assert preset.variables["GGML_RPC_RDMA"] == "OFF"
         assert preset.backend == preset.name.removeprefix("wheel-").split("-")[0].replace("android", "cpu")
         assert preset.low_mem == preset.name.endswith("-low-mem")
@@ -50,6 +50,8 @@ def test_what_design_asks_of_single_presets() -> None:
         assert (preset.variables.get("CMAKE_INSTALL_RPATH_USE_LINK_PATH") == "ON") is (
             preset.variables["GGML_NATIVE"] == "ON"
         )
+    plugins = {name: preset.plugin for name, preset in presets.items() if preset.plugin}
+    assert plugins == {"wheel-cuda": "cuda13", "wheel-vulkan": "vulkan", "wheel-hip": "hip"}
     assert presets["cpu"].variables["GGML_METAL"] == presets["cpu"].variables["GGML_BLAS"] == "OFF"
     assert presets["cuda"].variables["GGML_CUDA_GRAPHS"] == "ON"
     phone = presets["android-low-mem"]

@@ -21,9 +21,10 @@ from rich.console import Console
 
 from floatllm_build import render
 from floatllm_build.events import Hint, Said, StepDone, UnitProgress
+from floatllm_build.plain import printable
 from floatllm_build.render.paint import paint, plain_text
 from floatllm_build.render.screens import detect_screen, plan_screen
-from floatllm_build.render.words import encodable, fold, printable
+from floatllm_build.render.words import encodable, fold
 from floatllm_build.sizes import GIB, MIB
 from floatllm_build.values import (
     CpuBound,
@@ -47,6 +48,7 @@ PLAN = Plan(
     backend="cuda",
     device="CUDA0",
     portable=False,
+    plugin="",
     low_mem=False,
     jobs=8,
     jobs_limit=8,

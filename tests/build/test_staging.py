@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
-from machines import CLANG, CUDA_12_4, NVIDIA, PC, pc
+from machines import CLANG, CUDA_12_4, GOOD_VULKAN, NVIDIA, PC, ROCM, pc
 
 from floatllm_build.build import key
 from floatllm_build.build.key import digest, plan_inputs, program_paths, wheel_inputs
@@ -51,6 +52,7 @@ def test_sources_are_the_three_folders_without_what_a_checkout_gathers(tmp_path:
         ),
         *("native/build/cpu/x.o", "native/floatllm/__pycache__/a.pyc", "native/floatllm/libfloatllm.so"),
         *("ggml/source/src/ggml.c", "tests/a.py"),
+        *("native/plugins/vulkan/build/x.o", "native/.env", "native/.idea/a.xml"),
     ):
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).write_text("x")
@@ -68,6 +70,17 @@ def test_a_wheel_can_depend_on_what_its_backend_needs() -> None:
     assert text.count("dependencies =") == sources["native/pyproject.toml"].count(b"dependencies =")
     assert changed.items() <= sources.items()
     assert requiring(sources, ()) == sources
+
+
+def test_a_plugin_depends_on_them_beside_the_engine() -> None:
+    sources = read_sources(ROOT)
+    changed = requiring(sources, ("nvidia-cublas>=13,<14",), "cuda13")
+    project = changed.pop("native/plugins/cuda13/pyproject.toml").decode()
+    version = re.search(r'^version = "(.*)"$', project, re.MULTILINE)
+    assert version
+    wanted = json.dumps([f"floatllm=={version[1]}", "nvidia-cublas>=13,<14"])
+    assert f"\ndependencies = {wanted}\n" in project
+    assert changed.items() <= sources.items()
 
 
 def test_a_project_file_without_its_line_is_not_passed_over() -> None:
@@ -128,9 +141,8 @@ def test_the_number_of_jobs_changes_nothing() -> None:
 @pytest.mark.parametrize(
     "variable",
     [
-        *("CXXFLAGS", "LDFLAGS", "CPATH", "CUDAARCHS", "CUDACXX", "HIPCXX", "HIP_PATH", "HIPARCHS"),
-        *("CMAKE_C_COMPILER_LAUNCHER", "CMAKE_CXX_COMPILER_LAUNCHER", "CMAKE_INCLUDE_PATH"),
-        *("CMAKE_LIBRARY_PATH", "CMAKE_PREFIX_PATH", "NVCC_APPEND_FLAGS"),
+        *("CXXFLAGS", "LDFLAGS", "CPATH", "CMAKE_C_COMPILER_LAUNCHER", "CMAKE_CXX_COMPILER_LAUNCHER"),
+        *("CMAKE_INCLUDE_PATH", "CMAKE_LIBRARY_PATH", "CMAKE_PREFIX_PATH"),
     ],
 )
 def test_variables_that_compilers_read_count(monkeypatch: pytest.MonkeyPatch, variable: str) -> None:
@@ -138,6 +150,25 @@ def test_variables_that_compilers_read_count(monkeypatch: pytest.MonkeyPatch, va
     before = digest(_inputs())
     monkeypatch.setenv(variable, "-x")
     assert digest(_inputs()) != before
+
+
+@pytest.mark.parametrize(
+    ("variable", "machine"),
+    [
+        *((name, pc(cuda=GPU)) for name in ("CUDAARCHS", "CUDACXX", "NVCC_APPEND_FLAGS", "CUDAFLAGS")),
+        *((name, pc(hip=ROCM)) for name in ("HIPCXX", "HIP_PATH", "HIPARCHS", "ROCM_PATH")),
+        ("VULKAN_SDK", pc(vulkan=GOOD_VULKAN)),
+    ],
+)
+def test_variables_that_are_read_for_one_backend_count_for_it_alone(
+    monkeypatch: pytest.MonkeyPatch, variable: str, machine: Host
+) -> None:
+    monkeypatch.delenv(variable, raising=False)
+    before = [digest(_inputs(host)) for host in (machine, PC)]
+    monkeypatch.setenv(variable, "-x")
+    after = [digest(_inputs(host)) for host in (machine, PC)]
+    assert after[0] != before[0]
+    assert after[1] == before[1]
 
 
 def test_a_variable_that_children_never_see_does_not_count(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -95,7 +95,11 @@ def test_a_wheel_has_the_tag_of_its_python(tmp_path: Path, platform_name: str, l
         ("linux_aarch64", "android-24-arm64_v8a", False),
         ("android_24_arm64_v8a", "linux-aarch64", False),
         ("android_24_arm64_v8a", "android-24-x86_64", False),
-        ("manylinux_2_28_aarch64", "linux-aarch64", False),
+        ("manylinux_2_28_aarch64", "linux-aarch64", True),
+        ("manylinux_2_17_x86_64.manylinux2014_x86_64", "linux-x86_64", True),
+        ("musllinux_1_2_x86_64", "linux-x86_64", True),
+        ("manylinux_2_28_x86_64", "linux-aarch64", False),
+        ("manylinux_2_28_aarch64", "android-24-arm64_v8a", False),
     ],
 )
 def test_a_wheel_for_another_python_of_the_phone_is_refused(

@@ -102,6 +102,60 @@ def test_the_proof_sees_the_gpu_that_this_shell_hides(
     assert prove_wheel(wheel, sys.executable, "CUDA0", tmp_path / "c", lambda _: None).device == "CUDA0"
 
 
+def test_a_plugin_is_proven_beside_the_engine_that_it_is_for(tmp_path: Path) -> None:
+    """Found as an installed one is: by its entry point."""
+    body = (
+        "from importlib.metadata import entry_points\n"
+        "(plugin,) = entry_points(group='floatllm.backends', name='made-up')\n"
+        "json.dump({'ok': plugin.load().here, 'device': 'CPU'}, open(report, 'w'))\n"
+    )
+    base = reporting_wheel(tmp_path, body)
+    says_of_plugins(base, {"loaded": True, "reason": ""})
+    plugin = tmp_path / "floatllm_made_up.whl"
+    with zipfile.ZipFile(plugin, "w") as archive:
+        archive.writestr("floatllm_made_up/__init__.py", "here = True\n")
+        info = "floatllm_made_up-0.1.0.dist-info"
+        archive.writestr(
+            f"{info}/METADATA", "Metadata-Version: 2.1\nName: floatllm-made-up\nVersion: 0.1.0\n"
+        )
+        archive.writestr(f"{info}/entry_points.txt", "[floatllm.backends]\nmade-up = floatllm_made_up\n")
+    cache = tmp_path / "c"
+    assert prove_wheel(plugin, sys.executable, "CPU", cache, lambda _: None, base=base).device == "CPU"
+    with pytest.raises(NotProvenError):
+        prove_wheel(base, sys.executable, "CPU", cache, lambda _: None)
+
+
+def says_of_plugins(base: Path, *plugins: dict[str, object]) -> None:
+    """Gives an engine's wheel a `floatllm devices --json` that says this."""
+    with zipfile.ZipFile(base, "a") as archive:
+        archive.writestr("floatllm/__main__.py", f"print({json.dumps({'plugins': plugins})!r})\n")
+
+
+@pytest.mark.parametrize(
+    ("reason", "good"),
+    [
+        (
+            "NVIDIA's driver is not installed (libcuda.so.1: cannot open shared object file: No such file)",
+            True,
+        ),
+        ("ggml_vulkan: no device", True),
+        ("libggml-cuda.so: undefined symbol: _ZTV1x", False),
+        ("libcudart.so.13: cannot open shared object file: No such file or directory", False),
+        ("its manifest is missing or damaged; install it again", False),
+    ],
+)
+def test_a_plugin_may_lack_its_driver_and_nothing_else(tmp_path: Path, reason: str, good: bool) -> None:
+    base = reporting_wheel(tmp_path, "json.dump({'ok': True, 'device': 'CPU'}, open(report, 'w'))\n")
+    says_of_plugins(base, {"loaded": False, "reason": reason})
+    plugin = tmp_path / "plugin.whl"
+    zipfile.ZipFile(plugin, "w").close()
+    if good:
+        prove_wheel(plugin, sys.executable, "CPU", tmp_path / "c", lambda _: None, base=base)
+        return
+    with pytest.raises(NotProvenError, match="does not take the plugin"):
+        prove_wheel(plugin, sys.executable, "CPU", tmp_path / "c", lambda _: None, base=base)
+
+
 @pytest.mark.skipif(sys.platform == "win32", reason="packages bring CUDA's libraries on Linux alone")
 def test_packages_that_lie_beside_the_engine_lie_beside_it_in_its_proof(tmp_path: Path) -> None:
     libraries = tmp_path / "site" / "nvidia"
@@ -113,7 +167,10 @@ def test_packages_that_lie_beside_the_engine_lie_beside_it_in_its_proof(tmp_path
         "json.dump({'ok': found.read_text() == 'here', 'device': 'CUDA0'}, open(report, 'w'))\n"
     )
     wheel = reporting_wheel(tmp_path, body)
-    prove_wheel(wheel, sys.executable, "CUDA0", tmp_path / "c", lambda _: None, (), libraries)
+    prove_wheel(wheel, sys.executable, "CUDA0", tmp_path / "c", lambda _: None, (), {"nvidia": libraries})
+    # What a toolkit of the system has is shown where a package would put it.
+    lib = {"nvidia/cu13/lib": libraries / "cu13" / "lib"}
+    prove_wheel(wheel, sys.executable, "CUDA0", tmp_path / "c", lambda _: None, (), lib)
     assert (libraries / "cu13" / "lib" / "libcudart.so.13").is_file()
     with pytest.raises(NotProvenError):
         prove_wheel(wheel, sys.executable, "CUDA0", tmp_path / "c", lambda _: None)

@@ -67,6 +67,16 @@ def keep(name: str, make: Callable[[Path], None]) -> Path:
     return folder
 
 
+def packages(name: str, *requirements: str) -> Path:
+    """A kept folder with these packages and what they need, for PYTHONPATH."""
+
+    def make(folder: Path) -> None:
+        first, *more = requirements
+        _pip(folder, first, *more)
+
+    return keep(name, make)
+
+
 def _pip(folder: Path, requirement: str, *options: str) -> None:
     command = [sys.executable, "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
     command += ["--only-binary=:all:", *options, "--target", str(folder), requirement]

@@ -85,6 +85,24 @@ class Mapping {
     Guard *guard_ = nullptr;
 };
 
+// A shared library of the system's loader, closed again unless somebody else opened it too. Its names are not
+// given to other libraries.
+class Library {
+  public:
+    // False, with what the system says in `why`, where it cannot be loaded.
+    Library(const std::string &path, std::string &why);
+    ~Library();
+    Library(const Library &) = delete;
+    Library &operator=(const Library &) = delete;
+
+    explicit operator bool() const { return handle_ != nullptr; }
+    // A function by name, or nullptr.
+    void *symbol(const char *name) const;
+
+  private:
+    void *handle_ = nullptr;
+};
+
 // Memory of its own, in whole pages, zero at first.
 class Pages {
   public:

@@ -1,3 +1,4 @@
+#include <dlfcn.h>
 #include <fcntl.h>
 #include <sys/mman.h>
 #include <sys/stat.h>
@@ -14,6 +15,22 @@
 #include "os/os.h"
 
 namespace floatllm::os {
+
+Library::Library(const std::string &path, std::string &why)
+    : handle_(::dlopen(path.c_str(), RTLD_NOW | RTLD_LOCAL)) {
+    if (handle_ == nullptr) {
+        const char *said = ::dlerror();
+        why = said != nullptr ? said : "the system does not say why";
+    }
+}
+
+Library::~Library() {
+    if (handle_ != nullptr) {
+        ::dlclose(handle_);
+    }
+}
+
+void *Library::symbol(const char *name) const { return ::dlsym(handle_, name); }
 
 File::File(const std::string &path) : path_(path) {
     // O_NONBLOCK: opening a FIFO must not wait for a writer; it is refused just below.

@@ -43,6 +43,25 @@ const SYSTEM_INFO &system_info() {
 
 }  // namespace
 
+Library::Library(const std::string &path, std::string &why) {
+    // Its own folder is searched for what it needs, and the system's; never the current one.
+    handle_ = LoadLibraryExW(wide(path).c_str(), nullptr,
+                             LOAD_LIBRARY_SEARCH_DLL_LOAD_DIR | LOAD_LIBRARY_SEARCH_DEFAULT_DIRS);
+    if (handle_ == nullptr) {
+        why = path + ": " + reason(GetLastError());
+    }
+}
+
+Library::~Library() {
+    if (handle_ != nullptr) {
+        FreeLibrary(static_cast<HMODULE>(handle_));
+    }
+}
+
+void *Library::symbol(const char *name) const {
+    return reinterpret_cast<void *>(GetProcAddress(static_cast<HMODULE>(handle_), name));
+}
+
 File::File(const std::string &path) : path_(path) {
     const std::wstring name = wide(path);
     const DWORD attributes = GetFileAttributesW(name.c_str());

@@ -1,0 +1,251 @@
+"""The steps in their order. The only module that knows it; no step calls the next."""
+
+from __future__ import annotations
+
+import json
+import sys
+import tempfile
+import time
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from floatllm_build.build.staging import read_sources
+from floatllm_build.cuda_runtime import has_runtime
+from floatllm_build.editable import as_editable
+from floatllm_build.errors import InstallFailedError, MissingError, NotProvenError
+from floatllm_build.events import Listener, StepDone, StepStarted
+from floatllm_build.files import remove_folder, write_whole
+from floatllm_build.flow.wheels import Wish, bring_libraries, find_source, make_all, presets
+from floatllm_build.ggml_source import read_pin, tree_files
+from floatllm_build.host import probe_host, probe_target
+from floatllm_build.install import check_tag, check_writable, holds, install
+from floatllm_build.lock import cache_lock
+from floatllm_build.matrix import WheelRow, choose, make_matrix, plugins
+from floatllm_build.paths import CACHE_FOLDERS, cache_dir, data_dir
+from floatllm_build.preflight import check_target, find_lacks
+from floatllm_build.presets import load_platforms
+from floatllm_build.sdist import pack_sdist
+from floatllm_build.select import DEVICES, make_plan
+from floatllm_build.sizes import show_size
+from floatllm_build.symbols import Door, settled
+from floatllm_build.system import System
+from floatllm_build.values import (
+    BACKENDS,
+    GgmlSource,
+    Host,
+    Installed,
+    Lack,
+    Plan,
+    Request,
+    Target,
+    Unproven,
+    Verified,
+    Wheel,
+)
+from floatllm_build.variants import check_variantlib, write_variants
+from floatllm_build.verify import prove_installed, seen_gpus
+
+__all__ = [
+    "Detected",
+    "Wish",
+    "check_variants",
+    "clean",
+    "detect",
+    "fetch_ggml",
+    "install_engine",
+    "make_editable",
+    "make_sdist",
+    "make_variants",
+    "make_wheels",
+    "plan",
+    "presets",
+    "verify_installed",
+    "wheel_matrix",
+]
+
+
+def wheel_matrix(only: tuple[str, ...] = ()) -> tuple[WheelRow, ...]:
+    """The wheels that CI makes, or those with the ids in `only`. Raises UsageFaultError for another."""
+    return choose(make_matrix(presets(), load_platforms(data_dir())), only)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Detected:
+    """A machine, and what would be built on it: a plan, or the problem that stands against every plan."""
+
+    host: Host
+    plan: Plan | None
+    lacks: tuple[Lack, ...]
+    problem: str
+
+
+def detect(system: System, request: Request, python: str | None = None) -> Detected:
+    """Facts, and the plan for them where there is one. Raises UsageFaultError for a senseless request."""
+    host = settled(probe_host(system, python))
+    try:
+        made = make_plan(host, request, presets())
+    except MissingError as error:
+        return Detected(host=host, plan=None, lacks=(), problem=str(error))
+    return Detected(host=host, plan=made, lacks=find_lacks(host), problem="")
+
+
+def plan(system: System, request: Request, python: str | None = None) -> tuple[Plan, tuple[Lack, ...]]:
+    """What would be built, and what is missing for that."""
+    host = settled(probe_host(system, python))
+    made = make_plan(host, request, presets())
+    return made, find_lacks(host)
+
+
+def install_engine(door: Door, wish: Wish, tell: Listener) -> Installed:
+    """The whole flow. Whatever fails, the installation that was there before is untouched."""
+    started = time.monotonic()
+    cache = cache_dir()
+    system = door.inner
+    target = probe_target(system, wish.python)
+    check_target(target)
+    check_writable(target)
+    with cache_lock(cache, tell):
+        ((made, wheel),) = make_all(door, wish, target.executable, cache, tell, alone=True, installs=True)
+        # Another tool, which had the cache until now, may have been at work there.
+        target = probe_target(system, wish.python)
+        check_tag(target, wheel)
+        served = made.toolkit is None or has_runtime(target, made.toolkit)
+        held = holds(target, wheel)
+        # First, because the former engine works until its own files go.
+        if made.toolkit and not served:
+            bring_libraries(system, target, made.toolkit, cache, tell)
+        if not held:
+            _install(system, target, wheel, cache, tell)
+    seconds = time.monotonic() - started
+    return Installed(target=target, plan=made, wheel=wheel, unchanged=held and served, seconds=seconds)
+
+
+def make_wheels(
+    door: Door, wish: Wish, out: Path, tell: Listener, *, alone: bool = False
+) -> tuple[Wheel, ...]:
+    """The flow up to proven wheels in the folder `out`: a plugin's comes behind that of the engine.
+
+    `alone`: raises UsageFaultError where there would be a plugin's.
+    """
+    cache = cache_dir()
+    with cache_lock(cache, tell):
+        python = wish.python or sys.executable
+        made = make_all(door, wish, python, cache, tell, alone=alone, installs=False)
+        out.mkdir(parents=True, exist_ok=True)
+        copies = [out / Path(wheel.path).name for _, wheel in made]
+        for (_, wheel), copy in zip(made, copies, strict=True):
+            write_whole(copy, Path(wheel.path).read_bytes())
+    return tuple(replace(wheel, path=str(copy)) for (_, wheel), copy in zip(made, copies, strict=True))
+
+
+def check_variants() -> None:
+    """Raises MissingError where `make_variants` could make none, before a long build for them."""
+    check_variantlib()
+
+
+def make_variants(wheel: Path, tell: Listener) -> tuple[Path, ...]:
+    """A plain wheel's variants and their index, beside it. Raises MissingError where it can have none."""
+    tag = wheel.stem.split("-")[-1]
+    found = plugins(wheel_matrix(), tag)
+    if not found:
+        raise MissingError(
+            f"No plugin is made for {tag}, so {wheel.name} has no variants; it is there without them."
+        )
+    tell(StepStarted("variants"))
+    made = write_variants(wheel, found)
+    tell(StepDone("variants", f"{', '.join(found)}, experimental"))
+    return made
+
+
+def make_editable(door: Door, wish: Wish, out: Path, tell: Listener) -> Path:
+    """The flow up to a proven wheel, in the folder `out`, whose modules are those of the sources."""
+    with tempfile.TemporaryDirectory() as scratch:
+        (wheel,) = make_wheels(door, wish, Path(scratch), tell, alone=True)
+        return as_editable(Path(wheel.path), data_dir() / "native", out)
+
+
+def make_sdist(system: System, out: Path, tell: Listener) -> Path:
+    """Packs the engine's source archive into the folder `out`: whoever has it needs no network."""
+    cache, data = cache_dir(), data_dir()
+    with cache_lock(cache, tell):
+        source = find_source(system, read_pin(data), cache, None, tell)
+        tell(StepStarted("package"))
+        ggml = {f"ggml/source/{name}": text for name, text in tree_files(Path(source.folder)).items()}
+        packed = pack_sdist({**read_sources(data), **ggml}, out)
+    tell(StepDone("package", f"{packed.name} ({show_size(packed.stat().st_size)})"))
+    return packed
+
+
+def verify_installed(system: System, python: str | None, device: str | None, tell: Listener) -> Verified:
+    """The proof again, on what is installed: on its own device and every other GPU, or on the one named.
+
+    Raises MissingError where nothing is installed, and NotProvenError for the first of them; that another
+    is not proven stands in the result.
+    """
+    target = probe_target(system, python)
+    if not target.installed:
+        raise MissingError(
+            f"There is no floatllm in {target.prefix} (by {target.chosen_by}). Run floatllm-build install."
+        )
+    own = device or _device_of(Path(target.installed).parent / "floatllm" / "manifest.json")
+    proofs = [prove_installed(target.executable, own, tell)]
+    unproven: list[Unproven] = []
+    for other in () if device else seen_gpus(target.executable):
+        if other != own:
+            try:
+                proofs.append(prove_installed(target.executable, other, tell))
+            except NotProvenError as error:
+                unproven.append(Unproven(device=other, reason=str(error)))
+    return Verified(proofs=tuple(proofs), unproven=tuple(unproven))
+
+
+def fetch_ggml(system: System, tell: Listener) -> GgmlSource:
+    """Brings the pinned ggml into the cache where it is not there yet."""
+    cache = cache_dir()
+    with cache_lock(cache, tell):
+        return find_source(system, read_pin(data_dir()), cache, None, tell)
+
+
+def clean(tell: Listener) -> Path:
+    """Deletes what this tool keeps in the cache, once nobody works in it; returns the cache's path.
+
+    Raises MissingError, once all else is gone, with what could not be deleted and why.
+    """
+    cache = cache_dir()
+    if cache.is_dir():
+        with cache_lock(cache, tell):
+            # By name: FLOATLLM_CACHE_DIR may point at a folder that holds other things too.
+            stayed = [fault for name in CACHE_FOLDERS if (fault := remove_folder(cache / name))]
+        if stayed:
+            raise MissingError(
+                "Not everything could be deleted:\n"
+                + "".join(f"  {fault}\n" for fault in stayed)
+                + "All else is gone. Close what uses these or delete them by hand, and run this again."
+            )
+    return cache
+
+
+def _install(system: System, target: Target, wheel: Wheel, cache: Path, tell: Listener) -> None:
+    tell(StepStarted("install"))
+    install(system, target, wheel, cache)
+    if not holds(probe_target(system, target.executable), wheel):
+        raise InstallFailedError(
+            f"The installer reported success, but {target.prefix} does not hold the wheel's files. "
+            f"Look for a second site-packages folder there, or install {wheel.path} yourself."
+        )
+    tell(StepDone("install", f"into {target.prefix} (by {target.chosen_by})"))
+
+
+def _device_of(manifest: Path) -> str:
+    try:
+        backends = _manifest_backends(manifest)
+    except (OSError, ValueError) as error:
+        raise MissingError(
+            f"{manifest} cannot be read ({error}). Run floatllm-build install again."
+        ) from error
+    return DEVICES[next((backend for backend in BACKENDS if backend in backends), "cpu")]
+
+
+def _manifest_backends(manifest: Path) -> list[str]:
+    backends = json.loads(manifest.read_text(encoding="utf-8")).get("backends", [])
+    return [str(backend) for backend in backends]

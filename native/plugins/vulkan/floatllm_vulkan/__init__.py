@@ -1,0 +1,1 @@
+"""Vulkan for FloatLLM: the backend of ggml in this folder, which floatllm finds by its entry point."""
