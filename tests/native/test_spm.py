@@ -20,7 +20,6 @@ from vocabularies import BYTE, CONTROL, NORMAL, USER_DEFINED, Pieces, trained, w
 
 _RECORDED = json.loads((DATA / "pieces.json").read_text(encoding="utf-8"))
 _TEXTS, _MARKED = texts(), marked_texts()
-_MADE = made()
 _NAMES = sorted(_RECORDED["variants"])
 
 
@@ -41,7 +40,9 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def named(request: pytest.FixtureRequest, engine: Installed, folder: Path) -> Iterator[tuple[str, Tokenizer]]:
     """Each vocabulary that was recorded."""
     name = request.param
-    path = write(folder / f"{name}.gguf", _MADE[name]) if name in _MADE else request.getfixturevalue("gemma")
+    path = (
+        write(folder / f"{name}.gguf", made()[name]) if name in made() else request.getfixturevalue("gemma")
+    )
     with Model.open(path) as model:
         yield name, model.tokenizer
 
@@ -54,7 +55,7 @@ def _made(folder: Path, pieces: Pieces) -> Tokenizer:
 def test_texts_and_vocabularies_are_those_that_were_recorded() -> None:
     assert _digest([_TEXTS, _MARKED]) == _RECORDED["texts"]
     assert (
-        _digest([[name, list(pieces.tokens)] for name, pieces in _MADE.items()]) == _RECORDED["vocabularies"]
+        _digest([[name, list(pieces.tokens)] for name, pieces in made().items()]) == _RECORDED["vocabularies"]
     )
 
 
@@ -85,7 +86,7 @@ def test_beginning_ends_and_pieces_are_those_of_llama_cpp(named: tuple[str, Toke
 
 def test_text_comes_back(named: tuple[str, Tokenizer]) -> None:
     name, tokenizer = named
-    space = " " if _MADE.get(name, Pieces(())).keys.get("add_space_prefix", name in _MADE) else ""
+    space = " " if made().get(name, Pieces(())).keys.get("add_space_prefix", name in made()) else ""
     for text in filter(None, _TEXTS):
         # A space of the vocabulary's own kind comes back as a plain one.
         assert tokenizer.decode(tokenizer.encode(text)) == (space + text).replace("\u2581", " ")

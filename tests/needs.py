@@ -1,0 +1,75 @@
+"""What each test needs, told by markers: most follow from the fixtures that it asks for.
+
+The quick set is what needs nothing but Python; `ci` is what only .ci/run has the time for.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from functools import cache
+from pathlib import Path
+
+import pytest
+
+MARKERS = {
+    *("quick", "build", "network", "compiler", "programs", "group", "mount", "emulator", "slow", "ci"),
+}
+
+# Fixture -> what a test needs that asks for it.
+_OF_FIXTURES = {
+    "tool_env": ("network",),
+    "engine_env": ("build", "network"),
+    "engine": ("build",),
+    "portable_wheel": ("build", "network", "ci"),
+    "vulkan_engine": ("build", "network", "ci"),
+    "smollm": ("network",),
+    "gemma": ("network",),
+    "group": ("group", "compiler"),
+}
+# All that works in the tool's environment, and in its cache, one after another.
+_TOOLS = {"tool_env", "engine_env"}
+_QUICK = "quick"
+# A file of which every test needs the engine, or a compiler, need not be read for the quick set.
+_NEVER_QUICK = re.compile(
+    r"^pytestmark\b[^#]*?\bmark\.(?:build|programs|compiler|network|slow|ci)\b", re.MULTILINE
+)
+_NEEDS_AN_ENGINE = re.compile(r'engine: Installed|usefixtures\("engine"\)')
+
+
+@cache
+def never_quick(path: Path) -> bool:
+    """Whether the file, by its text, has nothing for the quick set."""
+    text = path.read_text(encoding="utf-8")
+    return bool(_NEVER_QUICK.search(text.partition("\ndef ")[0]) or _NEEDS_AN_ENGINE.search(text))
+
+
+def for_quick_alone(config: pytest.Config) -> bool:
+    return str(config.option.markexpr).strip() == _QUICK
+
+
+def left_to_ci(config: pytest.Config) -> bool:
+    """Whether what takes minutes is left out. CI runs it, and so does who names a file, a test, or `ci`."""
+    if os.environ.get("CI") == "true" or "ci" in re.findall(r"\w+", str(config.option.markexpr)):
+        return False
+    return not all(".py" in argument for argument in config.args)
+
+
+def mark(item: pytest.Item) -> None:
+    """Says by markers what the test needs, and who may run it at the same time as others."""
+    fixtures = set(getattr(item, "fixturenames", ()))
+    for fixture in fixtures & _OF_FIXTURES.keys():
+        for needed in _OF_FIXTURES[fixture]:
+            item.add_marker(needed)
+    needs = {one.name for one in item.iter_markers()} & MARKERS
+    if not needs and not never_quick(item.path):
+        item.add_marker(_QUICK)
+    if not item.get_closest_marker("xdist_group"):
+        in_tool = fixtures & _TOOLS and item.path.parent.name == "build"
+        item.add_marker(pytest.mark.xdist_group("the tool" if in_tool else item.path.stem))
+
+
+def order(item: pytest.Item) -> int:
+    """What takes longest first: what is done in the tool's environment, one after another."""
+    group = item.get_closest_marker("xdist_group")
+    return 0 if group and group.args == ("the tool",) else 1
