@@ -117,6 +117,8 @@ class _Governing:
         self.peaks: dict[str, int] = {}
         self.lock = threading.Lock()
         self.over = threading.Event()
+        self.known = threading.Event()
+        self.pid = 0
         self.fault: BaseException | None = None
         self.allowed = ninja.jobs
         self.blind = False
@@ -141,12 +143,12 @@ class _Governing:
         return status
 
     def _read(self, argv: tuple[str, ...], env: Mapping[str, str], server: Jobserver | None) -> int:
-        watchers: list[threading.Thread] = []
+        # Started before ninja: an interrupt in the midst of starting it would leave it behind.
+        watcher = threading.Thread(target=self._govern, args=(server,), daemon=True)
 
         def start(pid: int) -> None:
-            watcher = threading.Thread(target=self._govern, args=(pid, server), daemon=True)
-            watcher.start()
-            watchers.append(watcher)
+            self.pid = pid
+            self.known.set()
 
         folder = self.ninja.folder
         with folder.log.open("a", encoding="utf-8", errors="replace") as log:
@@ -162,12 +164,14 @@ class _Governing:
 
             log.write(f"$ {' '.join(argv)}\n")
             try:
+                watcher.start()
                 return run_child(
                     argv, cwd=folder.native, env=env, on_text=take, terminal=True, on_start=start
                 )
             finally:
                 self.over.set()
-                for watcher in watchers:
+                self.known.set()
+                if watcher.is_alive():
                     watcher.join()
                 take("")
                 self.reader.close()
@@ -179,7 +183,11 @@ class _Governing:
         for description in ended:
             self.pace.end(description.rpartition(" ")[2], now)
 
-    def _govern(self, pid: int, server: Jobserver | None) -> None:
+    def _govern(self, server: Jobserver | None) -> None:
+        self.known.wait()
+        pid = self.pid
+        if not pid:
+            return  # ninja could not be started
         watch = Watch(pid)
         self.blind = not watch.sees
         try:

@@ -48,7 +48,9 @@ class Place:
         self.folder, self.python = folder, make_venv(folder / "venv")
         self.dies = folder / "dies"
         self.site = next((folder / "venv").glob("lib/python*/site-packages"))
-        (self.site / "sitecustomize.py").write_text(_DIES)
+        # Debian's Python has a sitecustomize of its own, which comes first.
+        (self.site / "dies_at.py").write_text(_DIES)
+        (self.site / "dies_at.pth").write_text("import dies_at\n")
         self.wheels = []
         for name in ("former", "new"):
             (folder / name).mkdir()

@@ -239,7 +239,7 @@ class Group:
     def build(self, told: Told) -> dict[str, Any]:
         """What came of the build inside the group."""
         process = self.start(*build_command(told))
-        out, _ = process.communicate(timeout=120)
+        out, _ = process.communicate(timeout=600)
         return dict(json.loads(out))
 
     @property
