@@ -163,15 +163,6 @@ def make_place(env: Environment, folder: Path) -> Place:
     return Place(env, folder, make_venv(folder / "venv"), variables)
 
 
-def installed_place(env: Environment, folder: Path) -> Iterator[Place]:
-    """For a fixture: a place with an engine in it, and afterwards the tool's sources as they were."""
-    place = make_place(env, folder)
-    done = place.install()
-    assert done.returncode == 0, done.stderr
-    yield place
-    place.change_back()
-
-
 @dataclass
 class Place:
     """Where the engine is built, with quick compilers and a cache of its own, and where it goes."""

@@ -21,6 +21,7 @@ from pathlib import Path
 import pytest
 from arm_engines import (
     FROM_PLAIN_PYTHON,
+    LIGHT,
     SHAPE,
     TOKENS,
     TRIPLE,
@@ -37,7 +38,7 @@ from toolchains import keep
 from floatllm_build.host.arm import arm_features
 from floatllm_build.rules.cpu import arm_arch
 
-pytestmark = pytest.mark.build
+pytestmark = [pytest.mark.ci, pytest.mark.build, pytest.mark.emulator]
 
 sys.path.insert(0, str(ROOT / "native"))
 from floatllm import _reference, _testmodel  # noqa: E402  the checkout's, of which only plain Python is used
@@ -69,7 +70,7 @@ def engine_for(folder: Path, engine_env: Environment) -> Callable[[str], Engine]
     def build(arch: str) -> Engine:
         # One build folder for each preset: for another architecture only the CPU backend is compiled again.
         out = folder / PRESETS[arch]
-        options = (f"-DGGML_DIR={ggml}", "-DGGML_NATIVE=OFF", f"-DGGML_CPU_ARM_ARCH={arch}")
+        options = (f"-DGGML_DIR={ggml}", "-DGGML_NATIVE=OFF", f"-DGGML_CPU_ARM_ARCH={arch}", *LIGHT)
         toolchain = f"-DCMAKE_TOOLCHAIN_FILE={folder / 'toolchain.cmake'}"
         done("cmake", f"--preset={PRESETS[arch]}", "-S", folder / "native", "-B", out, toolchain, *options)
         done("cmake", "--build", out, "-j", "2")

@@ -21,22 +21,19 @@ from pathlib import Path
 from typing import ClassVar
 
 import pytest
-from running import Place, installed_place, make_place, quick_compilers, working_in
+from running import Place, make_place, quick_compilers, working_in
 from tool_environment import Environment, skip_or_fail
 
 from floatllm_build.files import in_the_future
 
 pytestmark = [
+    pytest.mark.ci,
     pytest.mark.build,
+    pytest.mark.mount,
     pytest.mark.skipif(sys.platform != "linux", reason="mounts, and looks at /proc"),
 ]
 
 MIB = 1 << 20
-
-
-@pytest.fixture(scope="module")
-def place(tool_env: Environment, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Place]:
-    yield from installed_place(tool_env, tmp_path_factory.mktemp("luck"))
 
 
 def install_works(place: Place, **more: str) -> str:

@@ -325,10 +325,11 @@ def test_a_megabyte_is_read_at_once(filler: str, length: int) -> None:
     line = filler * (length // len(filler))
     log = "".join(f"{word} {line}\n{line} {word}\n" for word in words)[: 10**6]
     log += "\n" * (10**6 - len(log))
-    started = time.monotonic()
+    # Of our own: what others do meanwhile does not count.
+    started = time.process_time()
     diagnose(log)
     failed_unit(log)
-    assert time.monotonic() - started < 20
+    assert time.process_time() - started < 20
 
 
 # Single sayings that no log holds. The first four were seen here, the others are as the tools document them.

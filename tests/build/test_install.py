@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import shutil
 import subprocess
 import zipfile
 from collections.abc import Iterator
@@ -221,26 +220,6 @@ def test_without_cache_and_network_it_is_exit_6_and_nothing_stays(
     assert done.returncode == 6
     assert "git clone" in done.stderr
     assert list((tmp_path / "c" / "ggml").iterdir()) == []
-
-
-def test_low_memory_with_cmake_and_ninja_from_their_wheels(engine_env: Environment, tmp_path: Path) -> None:
-    """Another preset, in empty caches, with a PATH that has compilers and no build tools."""
-    folder = tmp_path / "bin"
-    folder.mkdir()
-    for name in ("cc", "c++", "gcc", "g++", "as", "ld", "ar", "ranlib", "strip", "sh"):
-        if found := shutil.which(name):
-            (folder / name).symlink_to(found)
-    target = make_venv(tmp_path / "venv")
-    places = {"PATH": str(folder), "FLOATLLM_CACHE_DIR": str(tmp_path / "c")}
-    done = engine_env.tool("install", "--low-mem", "--python", target, **places)
-    assert done.returncode == 0, done.stderr
-    assert (tmp_path / "c" / "tools" / "cmake").is_dir()
-    assert (tmp_path / "c" / "tools" / "ninja").is_dir()
-    with zipfile.ZipFile(next((tmp_path / "c" / "wheels").glob("*/*.whl"))) as archive:
-        manifest = json.loads(archive.read("floatllm/manifest.json"))
-    assert (manifest["preset"], manifest["low_mem"]) == ("cpu-low-mem", True)
-    assert manifest["build_type"] == "MinSizeRel"
-    assert loads(target)
 
 
 def test_a_cache_that_cannot_be_written_fails_the_build_with_a_number(

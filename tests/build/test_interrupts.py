@@ -9,13 +9,15 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
 
 import pytest
-from running import LIMIT, Place, Running, installed_place, working_in
-from tool_environment import Environment
+from running import LIMIT, Place, Running, working_in
 
-pytestmark = [pytest.mark.build, pytest.mark.skipif(sys.platform != "linux", reason="looks at /proc")]
+pytestmark = [
+    pytest.mark.ci,
+    pytest.mark.build,
+    pytest.mark.skipif(sys.platform != "linux", reason="looks at /proc"),
+]
 
 # Moment -> (what is deleted so that it comes, the line after which it is, seconds after that).
 MOMENTS = {
@@ -34,20 +36,13 @@ os.execv(sys.argv[1], sys.argv[1:])
 """
 
 
-@pytest.fixture(scope="module")
-def place(tool_env: Environment, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Place]:
-    yield from installed_place(tool_env, tmp_path_factory.mktemp("interrupts"))
-
-
-def ended_whole(place: Place, run: Running, seconds: float) -> int:
-    """The exit status, once it is sure that no child is left and that it took no longer."""
+def ended_whole(place: Place, run: Running) -> int:
+    """The exit status, once it is sure that no child is left."""
     began = time.monotonic()
     status = run.wait()
-    took = time.monotonic() - began
-    assert working_in(place.cache) == {}
-    sys.stdout.write(f"{took:.2f} s\n")
     # A second is promised on a machine that has nothing else to do.
-    assert took < seconds, run.said
+    sys.stdout.write(f"{time.monotonic() - began:.2f} s\n")
+    assert working_in(place.cache) == {}
     return status
 
 
@@ -81,7 +76,7 @@ def test_an_interrupt_stops_all_and_the_next_install_goes_on(
             assert run.sleep(later), run.said
             run.signal_group(number)
             # What replaces the engine is waited for, or there would be none.
-            status = ended_whole(place, run, 60 if moment == "replace" else 5)
+            status = ended_whole(place, run)
         # Beside other work it may come when the tool is about to end by itself, or has hardly begun: again.
         if status != -number:
             break
@@ -106,7 +101,7 @@ def test_impatience_changes_nothing(place: Place) -> None:
         for _ in range(3):
             run.signal_group(signal.SIGINT)
             time.sleep(0.02)
-        assert ended_whole(place, run, 5) == 130
+        assert ended_whole(place, run) == 130
     assert "Traceback" not in run.said
     goes_on(place)
 
@@ -141,7 +136,7 @@ def test_a_real_terminal(place: Place, how: str) -> None:
         except OSError:
             pass
     os.close(ours)
-    assert child.wait(10) in ({130} if how == "Ctrl-C" else {130, 120, 1, 3})
+    assert child.wait(LIMIT) in ({130} if how == "Ctrl-C" else {130, 120, 1, 3})
     assert working_in(place.cache) == {}
     if how == "Ctrl-C":
         assert b"interrupted. Run it again" in said

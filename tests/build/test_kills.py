@@ -11,13 +11,15 @@ import os
 import random
 import signal
 import sys
-from collections.abc import Iterator
 
 import pytest
-from running import Place, Running, make_place
-from tool_environment import Environment
+from running import Place, Running
 
-pytestmark = [pytest.mark.build, pytest.mark.skipif(sys.platform != "linux", reason="looks at /proc")]
+pytestmark = [
+    pytest.mark.ci,
+    pytest.mark.build,
+    pytest.mark.skipif(sys.platform != "linux", reason="looks at /proc"),
+]
 
 KILLS = int(os.environ.get("FLOATLLM_KILLS", "5"))
 SEED = int(os.environ.get("FLOATLLM_SEED", "4"))
@@ -33,16 +35,6 @@ PHASES = {
     "replace": ((), "verify ", (0.0, 1.2)),
     "probe": ((), "", (0.0, 0.8)),
 }
-
-
-@pytest.fixture(scope="module")
-def place(tool_env: Environment, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Place]:
-    place = make_place(tool_env, tmp_path_factory.mktemp("kills"))
-    place.change("0")
-    done = place.install()
-    assert done.returncode == 0, done.stderr
-    yield place
-    place.change_back()
 
 
 def kill_one(run: Running, phase: str, chance: random.Random) -> str:

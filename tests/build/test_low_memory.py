@@ -6,6 +6,7 @@ import json
 import re
 import subprocess
 import sys
+import zipfile
 from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass
@@ -17,6 +18,7 @@ from tiny_build import Group, group_or_skip
 from tool_environment import Environment, make_venv
 
 pytestmark = [
+    pytest.mark.ci,
     pytest.mark.build,
     pytest.mark.skipif(sys.platform != "linux", reason="needs control groups"),
 ]
@@ -88,6 +90,13 @@ def test_low_mem_in_256_mib(tool_env: Environment, tmp_path: Path, group: Group)
     events = json.loads(trace.read_text())["traceEvents"]
     units = {event["name"] for event in events if event["ph"] == "X"}
     assert {"ops.cpp.o", "libfloatllm.so"} <= units
+    # With a PATH that has compilers and no build tools: those came as wheels.
+    assert (tmp_path / "cache" / "tools" / "cmake").is_dir()
+    assert (tmp_path / "cache" / "tools" / "ninja").is_dir()
+    with zipfile.ZipFile(next((tmp_path / "cache" / "wheels").glob("*/*.whl"))) as archive:
+        manifest = json.loads(archive.read("floatllm/manifest.json"))
+    assert (manifest["preset"], manifest["low_mem"]) == ("cpu-low-mem", True)
+    assert manifest["build_type"] == "MinSizeRel"
     assert any(event["ph"] == "C" for event in events)
 
 

@@ -18,6 +18,7 @@ from toolchains import vulkan_sdk
 from floatllm_build.wheel_file import parse_record, record_hash
 
 pytestmark = [
+    pytest.mark.ci,
     pytest.mark.build,
     pytest.mark.skipif(not sys.platform.startswith("linux"), reason="wheels are repaired by auditwheel"),
 ]

@@ -18,6 +18,7 @@ from pathlib import Path
 import pytest
 from arm_engines import (
     FROM_PLAIN_PYTHON,
+    LIGHT,
     SHAPE,
     TOKENS,
     Engine,
@@ -29,7 +30,7 @@ from arm_engines import (
 from floatllm import _reference, _testmodel
 from tool_environment import Environment, skip_or_fail
 
-pytestmark = pytest.mark.build
+pytestmark = [pytest.mark.ci, pytest.mark.build, pytest.mark.emulator]
 
 PROMPT = "The capital of France is"
 # What qemu is told -> the variant of ggml's that must be chosen. Its Skylake has no AVX-512.
@@ -119,7 +120,7 @@ def arm_engine(folder: Path, engine_env: Environment) -> Engine:
     out = folder / "wheel-cpu"
     toolchain = f"-DCMAKE_TOOLCHAIN_FILE={folder / 'toolchain.cmake'}"
     source = ("-S", folder / "native", "-B", out, f"-DGGML_DIR={ggml}")
-    done("cmake", "--preset=wheel-cpu", *source, toolchain)
+    done("cmake", "--preset=wheel-cpu", *source, toolchain, *LIGHT)
     done("cmake", "--build", out, "-j", "2")
     program = compiled("aarch64-linux-gnu-gcc", folder / "program.c", out / "libfloatllm.so")
     return Engine(out / "libfloatllm.so", program, out / "manifest.json")

@@ -178,9 +178,9 @@ except UsageFaultError as error:
 
 
 def refusal(path: Path | str) -> tuple[str, int]:
-    """What a child says of a record, and the MiB that it took. It has 20 s, for a busy machine."""
+    """What a child says of a record, and the MiB that it took. It has minutes, for a busy machine."""
     done = subprocess.run(
-        [sys.executable, "-c", _LOAD, str(path)], capture_output=True, text=True, check=True, timeout=20
+        [sys.executable, "-c", _LOAD, str(path)], capture_output=True, text=True, check=True, timeout=300
     )
     message, size = done.stdout.splitlines()
     return message, int(size)

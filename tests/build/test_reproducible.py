@@ -81,6 +81,7 @@ def second(first: Path, engine_env: Environment, elsewhere: Path) -> Path:
     return wheel_in(elsewhere / "out")
 
 
+@pytest.mark.ci
 def test_two_builds_give_one_wheel(first: Path, second: Path) -> None:
     assert first.name == second.name
     assert sha256(first) == sha256(second)
@@ -90,6 +91,7 @@ def test_a_wheel_for_this_machine_alone_promises_no_other(first: Path) -> None:
     assert not re.search("manylinux|musllinux", first.name)
 
 
+@pytest.mark.ci
 def test_no_folder_of_this_machine_is_in_it(
     first: Path, second: Path, engine_env: Environment, elsewhere: Path
 ) -> None:

@@ -12,7 +12,7 @@ import pytest
 from tool_environment import Environment, make_venv, skip_or_fail
 from toolchains import VULKAN_HEADERS, header_version, vulkan_sdk, vulkan_tools
 
-pytestmark = pytest.mark.build
+pytestmark = [pytest.mark.ci, pytest.mark.build]
 
 # ggml takes a software device only by its number among all of Vulkan's.
 SOFTWARE = {"GGML_VK_VISIBLE_DEVICES": "0"}

@@ -12,7 +12,7 @@ import corpus
 import pytest
 from tool_environment import ROOT, Environment, skip_or_fail
 
-pytestmark = pytest.mark.build
+pytestmark = [pytest.mark.ci, pytest.mark.build]
 
 _NATIVE = ROOT / "native"
 

@@ -15,6 +15,7 @@ from gguf import GGMLQuantizationType as Type
 from tool_environment import ROOT, Environment, skip_or_fail
 
 pytestmark = [
+    pytest.mark.ci,
     pytest.mark.build,
     pytest.mark.skipif(sys.platform != "linux", reason="GCC's sanitizers find leaks on Linux"),
 ]
