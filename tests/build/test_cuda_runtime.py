@@ -20,7 +20,10 @@ from floatllm_build.sites import sites
 from floatllm_build.system import LiveSystem
 from floatllm_build.values import PlannedToolkit, Target
 
-pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="the index's toolkit is for Linux")
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(sys.platform == "win32", reason="the index's toolkit is for Linux"),
+]
 
 
 def target_of(python: Path, **facts: object) -> Target:

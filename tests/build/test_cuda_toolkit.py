@@ -18,7 +18,10 @@ from floatllm_build.errors import MissingError
 from floatllm_build.events import Event, Hint, Said
 from floatllm_build.system import LiveSystem
 
-pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="the index's toolkit is for Linux")
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(sys.platform == "win32", reason="the index's toolkit is for Linux"),
+]
 
 
 @pytest.fixture

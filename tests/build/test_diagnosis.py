@@ -317,7 +317,10 @@ FILLERS = (
 )
 
 
-@pytest.mark.parametrize("length", [100, 1800, 10**6])
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "length", [*(pytest.param(size, marks=pytest.mark.ci) for size in (100, 1800)), 10**6]
+)
 @pytest.mark.parametrize("filler", FILLERS)
 def test_a_megabyte_is_read_at_once(filler: str, length: int) -> None:
     """Text made to keep patterns busy: each word of the table amid what may repeat, in short lines or one."""

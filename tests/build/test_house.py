@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -20,6 +21,7 @@ TOP = {"__main__", "cli", "flow", "render"}
 GROUND = {"errors", "values", "events"}
 
 
+@cache
 def rooms() -> dict[str, set[str]]:
     """Room (a module, or a whole package) -> rooms that it imports, wherever in the file it does."""
     found: dict[str, set[str]] = {}

@@ -18,6 +18,8 @@ from floatllm_build.values import Proof, Target, Wheel
 from floatllm_build.wheel import find_cached, keep
 from floatllm_build.wheel_file import console_scripts, record_hash
 
+pytestmark = pytest.mark.slow
+
 INFO = "floatllm-0.1.0.dist-info"
 
 

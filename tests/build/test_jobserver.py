@@ -19,7 +19,11 @@ from floatllm_build.build.pace import Pace
 from floatllm_build.build.watch import Watch
 from floatllm_build.build_folder import Folder
 
-pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="needs named pipes")
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.compiler,
+    pytest.mark.skipif(sys.platform == "win32", reason="needs named pipes"),
+]
 
 
 def take(server: Jobserver, most: int = 100) -> int:

@@ -17,6 +17,8 @@ from floatllm_build.pip import install_command
 from floatllm_build.system import LiveSystem
 from floatllm_build.values import Target, Wheel
 
+pytestmark = pytest.mark.slow
+
 # Kills the pip that it is loaded into at its n-th step in an engine's files, once: the file then is gone.
 _DIES = """
 import os, pathlib, signal, sys

@@ -32,7 +32,11 @@ cpu, memory = probe_cpu(live, facts, findings), probe_memory(live, facts, findin
 print(json.dumps([dataclasses.asdict(cpu), dataclasses.asdict(memory)]))
 """
 
-pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="control groups are Linux'")
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.group,
+    pytest.mark.skipif(sys.platform != "linux", reason="control groups are Linux'"),
+]
 
 
 def probed(first: str = "") -> tuple[dict[str, Any], dict[str, Any]]:

@@ -27,6 +27,13 @@ def test_all_public_names_exist() -> None:
     assert set(load_presets(ROOT)) == PUBLIC
 
 
+def test_every_file_of_presets_is_listed_for_cmake() -> None:
+    """CMake has no wildcards. What this list lacks, neither CMake nor the tool knows."""
+    listed = json.loads((ROOT / "native" / "CMakePresets.json").read_text())["include"]
+    files = {f"../presets/{path.name}" for path in (ROOT / "presets").glob("*.json")}
+    assert {*listed, "../presets/base.json"} == files, "name the file in native/CMakePresets.json"
+
+
 @pytest.mark.parametrize("name", sorted(PUBLIC))
 def test_each_preset_knows_its_own_name_and_has_jobs(name: str) -> None:
     preset = load_presets(ROOT)[name]
