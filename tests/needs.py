@@ -26,6 +26,7 @@ _OF_FIXTURES = {
     "smollm": ("network",),
     "gemma": ("network",),
     "group": ("group", "compiler"),
+    "phone": ("programs", "network", "slow"),
 }
 # All that works in the tool's environment, and in its cache, one after another.
 _TOOLS = {"tool_env", "engine_env"}

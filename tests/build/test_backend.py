@@ -189,6 +189,7 @@ def test_programs_are_asked_for_where_the_machine_has_none(
     assert ready.hook(checkout, android, **none).stdout.strip() == "[]"
 
 
+@pytest.mark.slow
 def test_what_is_missing_without_isolation_is_named(checkout: Path, tmp_path: Path) -> None:
     place = Place(make_venv(tmp_path / "venv"), {"PATH": os.defpath})
     done = place.hook(checkout, "build_wheel('.')")
@@ -232,6 +233,7 @@ def test_editable_modules_are_live_and_all_goes_again(
     assert not programs.exists()
 
 
+@pytest.mark.slow
 def test_a_checkout_takes_no_library_of_another_installation(tmp_path: Path) -> None:
     """Nor one from the current folder: an editable one has no modules in its environment."""
     place = Place(make_venv(tmp_path / "venv"), {"PATH": os.defpath})

@@ -24,6 +24,7 @@ HIP = ("hip", "wheel-hip")
 # FindCUDAToolkit of 3.25.0 fails with a toolkit that leaves a library out; that of 3.25.1 does not.
 OLDEST_FOR_CUDA = "3.25"
 ARCHITECTURE = "90-real"
+OLDEST_AND_NEWEST = [pytest.param(OLDEST, marks=pytest.mark.ci), "newest"]
 PARSED_ONLY = {
     "metal": "a Mac",
     "wheel-metal": "a Mac",
@@ -115,18 +116,21 @@ def test_every_public_preset_is_configured_here_or_known_to_be_parsed_only() -> 
     assert {*CPU, *VULKAN, *CUDA, *HIP, *PARSED_ONLY} == set(load_presets(ROOT))
 
 
-@pytest.mark.parametrize("series", SERIES)
+@pytest.mark.parametrize(
+    "series",
+    [pytest.param(one, marks=() if one in {OLDEST, "newest"} else pytest.mark.ci) for one in SERIES],
+)
 def test_cpu_with_every_cmake(configure: Configurer, series: str) -> None:
     configure.manifest(series, "cpu")
 
 
-@pytest.mark.parametrize("series", [OLDEST, "newest"])
+@pytest.mark.parametrize("series", OLDEST_AND_NEWEST)
 @pytest.mark.parametrize("preset", CPU[1:])
 def test_the_other_cpu_presets(configure: Configurer, preset: str, series: str) -> None:
     configure.manifest(series, preset)
 
 
-@pytest.mark.parametrize("series", [OLDEST, "newest"])
+@pytest.mark.parametrize("series", OLDEST_AND_NEWEST)
 @pytest.mark.parametrize("preset", VULKAN)
 def test_vulkan(configure: Configurer, preset: str, series: str) -> None:
     """One variable leads CMake to newer headers than the distribution's, and to SPIRV-Headers beside them."""

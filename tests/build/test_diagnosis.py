@@ -281,6 +281,7 @@ PARTS = st.sampled_from(
 
 
 @given(st.lists(st.one_of(PARTS, st.text(max_size=20)), max_size=40).map("".join))
+@pytest.mark.slow
 def test_any_text(log: str) -> None:
     found = diagnose(log)
     failed_unit(log)

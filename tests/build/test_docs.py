@@ -153,5 +153,6 @@ def test_a_picture_says_what_the_screen_says() -> None:
 
 
 @given(st.text(max_size=40))
+@pytest.mark.slow
 def test_no_name_breaks_a_picture(name: str) -> None:
     shown(make_screen.picture(detect_screen(machines.PC, None, name, (), why=False)))

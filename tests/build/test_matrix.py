@@ -174,6 +174,7 @@ def tool(*words: str, **variables: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(command, env=env, capture_output=True, text=True, check=False)
 
 
+@pytest.mark.slow
 def test_the_command_prints_the_table_for_people_and_for_the_workflow() -> None:
     lines = tool("matrix").stdout.splitlines()
     assert [line.split()[0] for line in lines] == list(BY_ID)
@@ -196,6 +197,7 @@ def test_its_version_is_the_one_that_makes_the_wheels() -> None:
     assert importlib.metadata.version("cibuildwheel") == wanted
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("system", ["linux", "macos", "windows", "android"])
 def test_it_knows_the_identifiers(system: str) -> None:
     known = cibuildwheel(
@@ -248,6 +250,7 @@ print(json.dumps({
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("row", ENGINES, ids=lambda row: row.id)
 def test_the_workflow_has_it_build_what_the_row_says(row: WheelRow) -> None:
     step = workflow.find("Engine")
@@ -333,6 +336,7 @@ def test_each_row_is_built_by_one_step_and_proven_unless_it_says_none(row: Wheel
         assert row.image
 
 
+@pytest.mark.slow
 def test_every_call_of_the_tool_is_one_that_it_understands() -> None:
     calls = [
         call

@@ -92,6 +92,8 @@ def run_cmake(bare: Path, *command: str) -> str:
     return done.stdout
 
 
+@pytest.mark.programs
+@pytest.mark.network
 @pytest.mark.parametrize("series", SERIES)
 def test_every_cmake_lists_the_same(bare: Path, series: str) -> None:
     names = r'^  "([^"]+)"'
@@ -104,6 +106,8 @@ def test_every_cmake_lists_the_same(bare: Path, series: str) -> None:
     assert build == configure
 
 
+@pytest.mark.programs
+@pytest.mark.network
 @pytest.mark.parametrize("series", [OLDEST, "newest"])
 @pytest.mark.parametrize("name", sorted(PUBLIC))
 def test_cmake_expands_each_as_the_tool_does(bare: Path, name: str, series: str) -> None:
@@ -120,6 +124,8 @@ def test_cmake_expands_each_as_the_tool_does(bare: Path, name: str, series: str)
     assert preset.cross is ("CMAKE_TOOLCHAIN_FILE" in cached)
 
 
+@pytest.mark.programs
+@pytest.mark.network
 def test_a_cmake_older_than_the_minimum_is_refused_by_the_presets(bare: Path) -> None:
     command = [cmake("3.24.3"), "--list-presets"]
     done = subprocess.run(command, cwd=bare / "native", capture_output=True, text=True, check=False)

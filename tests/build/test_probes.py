@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from recorded_answers import CPUS
@@ -64,6 +65,7 @@ SYSTEMS = st.sampled_from(["Linux", "Darwin", "Windows", "Android", "Plan9"])
     commands=st.dictionaries(st.sampled_from(COMMANDS), ANSWERS),
     asked=ANSWERS,
 )
+@pytest.mark.slow
 def test_no_record_makes_a_probe_raise(
     identity: Any, name: str, native: dict[str, Any], files: Any, commands: Any, asked: Any
 ) -> None:

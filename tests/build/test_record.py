@@ -194,6 +194,7 @@ def test_what_never_ends_is_not_waited_for(tmp_path: Path) -> None:
     assert "No such file" in refusal(tmp_path / "none")[0]
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(sys.platform != "linux", reason="needs /proc")
 @pytest.mark.parametrize("piece", ["{},", '{"":0},', "[],", '"ab",', "0,"])
 def test_the_worst_that_fits_takes_little_memory(tmp_path: Path, piece: str) -> None:

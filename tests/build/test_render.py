@@ -383,12 +383,14 @@ def _shown_on_a_terminal(**variables: str) -> str:
     return said.decode()
 
 
+@pytest.mark.slow
 def test_a_terminal_gets_colours_and_a_frame() -> None:
     said = _shown_on_a_terminal(PYTHONIOENCODING="utf-8")
     assert "\x1b[" in said
     assert "╭─ ✓ ready to build" in re.sub(r"\x1b\[[0-9;]*m", "", said)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "variables", [{"NO_COLOR": "1"}, {"TERM": "dumb"}, {"PYTHONIOENCODING": "ascii"}], ids=str
 )
@@ -443,6 +445,7 @@ def test_a_name_without_end_is_cut_and_a_command_is_not() -> None:
 
 @settings(max_examples=60, deadline=None)
 @given(st.text(), st.integers(-5, 10**30), st.integers(20, 120))
+@pytest.mark.slow
 def test_no_text_and_no_number_breaks_a_screen(text: str, number: int, width: int) -> None:
     host = hostile(FULL, text)
     memory = replace(host.memory, room=number, total=number, swap_total=number, swap_free=-number)

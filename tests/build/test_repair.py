@@ -26,6 +26,8 @@ from floatllm_build.tools import bring_repairer
 from floatllm_build.values import Plan, Repairer, Request, Wheel
 from floatllm_build.wheel_file import parse_record, platform_fits, record_hash
 
+pytestmark = [pytest.mark.network, pytest.mark.slow]
+
 PRESETS = load_presets(Path(__file__).resolve().parents[2])
 PLAN = make_plan(PC, Request(portable=True), PRESETS)
 PLUGIN = replace(PLAN, plugin="vulkan")

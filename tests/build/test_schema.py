@@ -84,6 +84,7 @@ def faults(name: str, value: Any) -> list[str]:
     return [f"{error.json_path}: {error.message}" for error in checker(name).iter_errors(value)]
 
 
+@pytest.mark.slow
 def test_the_schemas_are_what_their_maker_makes_of_the_values(tmp_path: Path) -> None:
     done = subprocess.run(
         [sys.executable, FOLDER / "make.py", tmp_path],
@@ -100,6 +101,7 @@ def test_the_schemas_are_what_their_maker_makes_of_the_values(tmp_path: Path) ->
     assert made == there, "a value has changed; run `python docs/schema/make.py`"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", NAMES)
 def test_the_schemas_are_schemas(name: str) -> None:
     checker(name).check_schema(checker(name).schema)

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import machines
+import pytest
 from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 from machines import CUDA_12_4, GOOD_VULKAN, NVIDIA, PC, ROCM
@@ -21,6 +22,8 @@ from floatllm_build.rules.cost import memory_rung
 from floatllm_build.select import make_plan
 from floatllm_build.sizes import GIB, MIB
 from floatllm_build.values import BACKENDS, Backend, Host, MetalFacts, Plan, Request, to_json
+
+pytestmark = pytest.mark.slow
 
 PRESETS = load_presets(Path(__file__).resolve().parents[2])
 WORDS = st.sampled_from(

@@ -150,6 +150,7 @@ texts = st.lists(pieces | st.text(st.characters(), max_size=3), max_size=12).map
 
 
 @given(st.lists(texts, min_size=1, max_size=4), st.booleans())
+@pytest.mark.slow
 def test_what_was_hidden_is_shown_again(all_texts: list[str], someone: bool) -> None:
     symbols = ada() if someone else Symbols()
     hidden = [symbols.hide(text) for text in all_texts]

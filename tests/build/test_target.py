@@ -228,6 +228,8 @@ def _ran(command: list[str], env: dict[str, str]) -> str:
     return done.stdout.strip()
 
 
+@pytest.mark.network
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "install", "program", "kind"),
     [

@@ -51,6 +51,8 @@ skbuild.main(sys.argv[3], '{"build-dir": "out"}')
 """
 
 
+@pytest.mark.programs
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("platform_name", "level", "tag"),
     [

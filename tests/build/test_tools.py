@@ -55,6 +55,7 @@ def test_programs_of_a_passing_environment_are_kept(tmp_path: Path, monkeypatch:
     assert bare.ninja == Program(path=str(cache / "tools/ninja/bin/ninja"), version="1.12.1")
 
 
+@pytest.mark.slow
 def test_pip_is_found_where_a_build_hides_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """As pip's own environments for builds do it, by a module that every Python imports when it starts."""
     system = LiveSystem()

@@ -13,6 +13,8 @@ from hypothesis import strategies as st
 from floatllm_build.build.ninja_log import Span, log_lines, parse_log, planned_units, spans_since
 from floatllm_build.build.trace import Moment, lanes, trace
 
+pytestmark = [pytest.mark.programs, pytest.mark.slow]
+
 SPANS = st.lists(
     st.builds(
         lambda unit, start, length: Span(unit, start / 997, (start + length) / 997),
