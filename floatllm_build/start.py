@@ -45,7 +45,7 @@ def start(argv: tuple[str, ...], *, env: Mapping[str, str], cwd: Path | None = N
     Without input, if `how` names none. A relative path to the program counts from the user's folder. Raises
     OSError or ValueError if argv cannot be started.
     """
-    command = (_program(argv[0], env, _WINDOWS), *argv[1:])
+    command = (_program(argv[0], env, windows=_WINDOWS), *argv[1:])
     clean = clean_environment(env, command[0], windows=_WINDOWS)
     how.setdefault("stdin", NOWHERE)
     return subprocess.Popen(command, cwd=cwd or empty_folder(), env=clean, **how)
@@ -91,12 +91,12 @@ def _says_where(name: str) -> bool:
     return bool(os.path.dirname(name))  # noqa: PTH120  to a Path, ./cc is cc
 
 
-def _program(name: str, env: Mapping[str, str], windows: bool) -> str:
+def _program(name: str, env: Mapping[str, str], *, windows: bool) -> str:
     if _says_where(name):
         with contextlib.suppress(FileNotFoundError):  # of a folder that is gone
             return str(Path.cwd() / name)  # an absolute name stays as it is
         return name
-    found = which(name, env) if windows else name
+    found = which(name, env, windows=True) if windows else name
     if found is None:
         raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), name)
     return found
