@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import sys
+from contextlib import suppress
 
 
 def main() -> None:
@@ -15,4 +17,8 @@ def main() -> None:
 
 
 if __name__ == "__main__":
+    # `python -m` looks for modules in the current folder first, and most are not imported yet.
+    with suppress(FileNotFoundError):  # of a folder that is gone
+        if sys.path[0] in {"", os.getcwd()}:  # noqa: PTH109  a text, as in the path
+            del sys.path[0]
     main()

@@ -5,18 +5,18 @@ from __future__ import annotations
 import contextlib
 import os
 import signal
-import subprocess
 import sys
 import threading
 from collections.abc import Mapping
 from typing import IO
 
 from floatllm_build.process import handed_on
+from floatllm_build.start import PIPE, Child, TooLateError, start
 
 # Seconds that a killed program may take to die, and its last words to arrive.
 _GRACE = 0.3
 # Those that have not answered yet; and, once it holds something, no answer is wanted any more.
-_asked: set[subprocess.Popen[bytes]] = set()
+_asked: set[Child] = set()
 _unwanted: list[bool] = []
 
 
@@ -29,15 +29,7 @@ def hear(argv: tuple[str, ...], timeout: float, env: Mapping[str, str], longest:
     if _unwanted:
         return 127, "", "interrupted"
     try:
-        child = subprocess.Popen(
-            argv,
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            env=dict(env),
-            start_new_session=True,
-            pass_fds=handed_on(),
-        )
+        child = start(argv, env=env, stdout=PIPE, stderr=PIPE, start_new_session=True, pass_fds=handed_on())
     except (OSError, ValueError) as error:
         return 127, "", getattr(error, "strerror", None) or str(error)
     _asked.add(child)
@@ -53,10 +45,10 @@ def hear(argv: tuple[str, ...], timeout: float, env: Mapping[str, str], longest:
         if _unwanted:
             _kill(child)
         child.wait(timeout)
-    except subprocess.TimeoutExpired:
+    except TooLateError:
         late = True
         _kill(child)
-        with contextlib.suppress(subprocess.TimeoutExpired):
+        with contextlib.suppress(TooLateError):
             child.wait(_GRACE)
     except RuntimeError as error:
         _kill(child)
@@ -92,7 +84,7 @@ def _collect(pipe: IO[bytes], into: bytearray, longest: int) -> None:
             into += piece[: max(0, longest - len(into))]
 
 
-def _kill(child: subprocess.Popen[bytes]) -> None:
+def _kill(child: Child) -> None:
     if sys.platform == "win32":
         child.kill()
     else:

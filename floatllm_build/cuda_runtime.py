@@ -6,17 +6,15 @@ a gigabyte serves both, and nothing hangs on this tool's cache.
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
 from floatllm_build.errors import InstallFailedError
-from floatllm_build.pip import last_lines, packages_command
-from floatllm_build.process import run_child
+from floatllm_build.pip import packages_command, run_call
 from floatllm_build.sites import sites
-from floatllm_build.system import Completed, System
+from floatllm_build.system import System
 from floatllm_build.values import PlannedToolkit, Target
 from floatllm_build.versions import version_tuple
 
@@ -61,17 +59,18 @@ def bring_runtime(
     """
     # What another folder of the same Python's path has satisfies pip, but does not lie beside the engine.
     for anew in (False, True):
-        command = packages_command(system, target, toolkit.requires, wheels, cache, anew=anew)
-        said: list[str] = []
-        status = run_child(command, cwd=cache, env={**os.environ, "LC_ALL": "C"}, on_text=said.append)
-        done = Completed(rc=status, out="".join(said), err="")
-        if status != 0:
+        call = packages_command(system, target, toolkit.requires, wheels, cache, anew=anew)
+        fetched = run_call(system, call, on_text=lambda _: None)
+        if fetched.done.rc != 0:
             break
         # Of a system's own Python nobody knows where its pip puts things, before something is there.
         if not sites(target) or has_runtime(target, toolkit):
             return
+    look = "Run this again when there is one."
+    if not fetched.offline:
+        look = "Look at free space and permissions there, and run this again."
     raise InstallFailedError(
         f"The wheel is built and proven, but CUDA's libraries ({', '.join(toolkit.requires)}) could not be "
-        f"installed into {target.prefix}:\n{last_lines(done)}\n"
-        "The engine there is untouched. Look at free space and permissions there, and run this again."
+        f"installed into {target.prefix}: {fetched.why}"
+        f"The engine there is untouched. {look}"
     )

@@ -7,7 +7,6 @@ runs, so that installing these asks no index again.
 from __future__ import annotations
 
 import csv
-import os
 import shutil
 import zipfile
 from pathlib import Path
@@ -15,11 +14,10 @@ from pathlib import Path
 from floatllm_build.errors import MissingError
 from floatllm_build.events import Hint, Listener, Said
 from floatllm_build.files import scratch_in
-from floatllm_build.pip import QUIET, disk_is_full, last_lines, own_pip
-from floatllm_build.process import run_child
+from floatllm_build.pip import fetch_with_pip, last_lines
 from floatllm_build.rules.cuda_index import INDEX_REQUIREMENT
 from floatllm_build.sizes import show_size
-from floatllm_build.system import Completed, System
+from floatllm_build.system import System
 from floatllm_build.values import PlannedToolkit
 
 # cuBLAS asks for the second of them.
@@ -64,7 +62,7 @@ def fetch_toolkit(system: System, toolkit: PlannedToolkit, cache: Path, tell: Li
         _pip(system, cache, tell, "download", *options, INDEX_REQUIREMENT)
         wheels = sorted(every.glob("*.whl"))
         unpacked = ("--no-deps", "--no-index", "--no-compile", "--target", str(scratch / "toolkit"))
-        _pip(system, cache, tell, "install", *unpacked, *map(str, wheels))
+        _pip(system, cache, tell, "install", *unpacked, *map(str, wheels), asks=False)
         (scratch / "wheels").mkdir()
         for wheel in wheels:
             if wheel.name.startswith(tuple(f"{name}-" for name in _AT_RUN_TIME)):
@@ -87,31 +85,27 @@ def _check_room(where: Path, needed: int) -> None:
         )
 
 
-def _pip(system: System, cache: Path, tell: Listener, command: str, *arguments: str) -> None:
-    """Runs pip with the user's own settings, for as long as the line takes, and shows what it downloads."""
-    argv = (*own_pip(system, cache), command, *QUIET, "--progress-bar=off", *arguments)
-    said: list[str] = []
+def _pip(
+    system: System, cache: Path, tell: Listener, command: str, *arguments: str, asks: bool = True
+) -> None:
+    """Runs pip, for as long as the line takes, and shows what it downloads."""
     rest = ""
 
     def take(text: str) -> None:
         nonlocal rest
-        said.append(text)
         *lines, rest = (rest + text).split("\n")
         for line in lines:
             if line.strip().startswith("Downloading ") and not line.rstrip().endswith(".metadata"):
                 tell(Said(f"  {line.strip()}"))
 
-    status = run_child(argv, cwd=cache, env={**os.environ, "LC_ALL": "C"}, on_text=take)
-    if status == 0:
+    quiet = ("--progress-bar=off", *arguments)
+    fetched = fetch_with_pip(system, cache, command, *quiet, on_text=take, asks=asks)
+    if fetched.done.rc == 0:
         return
-    done = Completed(rc=status, out="".join(said), err="")
-    full = disk_is_full(done)
-    if full:
-        raise MissingError(f"The CUDA toolkit could not be fetched: {full}")
     raise MissingError(
-        f"The CUDA toolkit ({INDEX_REQUIREMENT}) could not be fetched: pip said\n{last_lines(done)}\n"
-        "Check the connection and pip's index settings, and run this again. Or install NVIDIA's CUDA toolkit "
-        "yourself, and set CUDACXX to its nvcc."
+        f"The CUDA toolkit ({INDEX_REQUIREMENT}) could not be fetched: {fetched.why}"
+        "Put that right and run this again, or install NVIDIA's CUDA toolkit yourself, and set CUDACXX to "
+        "its nvcc."
     )
 
 

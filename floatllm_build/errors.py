@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import ClassVar
 
 
@@ -49,7 +50,19 @@ class SourceFaultError(FloatllmBuildError):
 
 def refused(error: OSError) -> MissingError:
     """What the operating system would not do, wherever that was, as an error that says what to look at."""
+    if isinstance(error, FileNotFoundError) and _current_folder_is_gone():
+        return MissingError(
+            "The folder that this was started in has been deleted. Go to another (cd ~) and run this again."
+        )
     hint = "Look at free space and permissions there; FLOATLLM_CACHE_DIR names another folder to work in."
     return MissingError(
         f"The system refused: {error}. {hint if error.filename else 'Look at where it prints to.'}"
     )
+
+
+def _current_folder_is_gone() -> bool:
+    try:
+        Path.cwd()
+    except FileNotFoundError:
+        return True
+    return False

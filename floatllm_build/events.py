@@ -56,3 +56,7 @@ class Hint:
 
 Event = StepStarted | StepDone | UnitProgress | BuildSummary | Said | Hint
 Listener = Callable[[Event], None]
+
+
+def unheard(_event: Event) -> None:
+    """For whoever listens to nothing."""

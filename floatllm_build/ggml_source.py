@@ -13,12 +13,17 @@ from pathlib import Path, PurePosixPath
 
 from floatllm_build.errors import MissingError, SourceFaultError, UsageFaultError
 from floatllm_build.files import scratch_in, sha256_file
-from floatllm_build.pip import disk_is_full, fetch_with_pip, last_lines
+from floatllm_build.pip import fetch_with_pip
 from floatllm_build.system import System
 from floatllm_build.values import GgmlSource
 
 _FILES = ("CMakeLists.txt", "LICENSE")
 _FOLDERS = ("cmake", "include", "src")
+_WITHOUT_A_NETWORK = (
+    "Check the connection and run this again. If this machine has no network, run `floatllm-build fetch` on "
+    "one that has, copy the folder that it prints to this one, and run floatllm-build install --ggml-dir "
+    "FOLDER here."
+)
 
 
 @dataclass(frozen=True)
@@ -29,6 +34,7 @@ class Pin:
     requirement: str
     archive: str
     archive_sha256: str
+    archive_bytes: int
     subfolder: str
     repository: str
     tag: str
@@ -57,6 +63,7 @@ def read_pin(data: Path) -> Pin:
             requirement=index["requirement"],
             archive=index["archive"],
             archive_sha256=index["sha256"],
+            archive_bytes=index["bytes"],
             subfolder=index["subfolder"],
             repository=git["repository"],
             tag=git["tag"],
@@ -188,7 +195,7 @@ def _download(system: System, pin: Pin, cache: Path, scratch: Path) -> Path:
     # pip runs the build backend of a source archive for its metadata. Without isolation that is the
     # scikit-build-core beside us; with it, pip would go and build a cmake. Metadata needs no cmake at all.
     options = ("--no-deps", "--no-build-isolation", "--no-binary", package, "--require-hashes")
-    done = fetch_with_pip(
+    fetched = fetch_with_pip(
         system,
         cache,
         "download",
@@ -200,14 +207,9 @@ def _download(system: System, pin: Pin, cache: Path, scratch: Path) -> Path:
         variables={"SKBUILD_WHEEL_CMAKE": "false"},
     )
     archive = scratch / pin.archive
-    if done.rc != 0 or not archive.is_file():
-        full = disk_is_full(done)
-        if full:
-            raise SourceFaultError(f"The ggml source {pin.version} could not be fetched: {full}")
-        raise SourceFaultError(
-            f"The ggml source {pin.version} could not be fetched: pip said\n{last_lines(done)}\n"
-            f"Check the connection and pip's index settings, and run this again. {pin.by_hand}"
-        )
+    if fetched.done.rc != 0 or not archive.is_file():
+        then = _WITHOUT_A_NETWORK if fetched.offline else f"Put that right and run this again. {pin.by_hand}"
+        raise SourceFaultError(f"The ggml source {pin.version} could not be fetched: {fetched.why}{then}")
     found = sha256_file(archive)
     if found != pin.archive_sha256:
         raise SourceFaultError(

@@ -160,14 +160,15 @@ def install(system: System, target: Target, wheel: Wheel, cache: Path) -> None:
     failed, and KeyboardInterrupt, once it has ended, where an interrupt came meanwhile.
     """
     _check_space(target, Path(wheel.path))
-    command = install_command(system, target, Path(wheel.path), cache)
+    call = install_command(system, target, Path(wheel.path), cache)
+    command = call.argv
     by_hand = f"To try it alone: {shlex.join(command)}"
     _clear(target)
     try:
-        status, said = run_to_its_end(command)
+        status, said = run_to_its_end(command, call.env)
         if status < 0:
             _clear(target)
-            status, said = run_to_its_end(command)
+            status, said = run_to_its_end(command, call.env)
     except OSError as error:
         raise MissingError(
             f"The wheel is built and proven, but its installer {command[0]} cannot be started: {error}. "

@@ -1,13 +1,16 @@
-"""One tool at a time works in the cache; the next one waits and says so. A lock dies with its processes."""
+"""One tool at a time works in the cache, and one installer in an environment; the next one waits and says so.
+
+A lock dies with its processes.
+"""
 
 from __future__ import annotations
 
+import os
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
-from typing import IO
 
 from floatllm_build.errors import MissingError
 from floatllm_build.events import Hint, Listener
@@ -27,44 +30,66 @@ def cache_lock(cache: Path, tell: Listener) -> Iterator[None]:
             f"The cache folder {cache} cannot be written to: {error.strerror}. Make it writable, or name "
             "another folder in FLOATLLM_CACHE_DIR."
         ) from error
-    with file:
-        told = False
-        while not _try(file):
-            if not told:
-                tell(Hint(f"Another floatllm-build is at work in {cache}; waiting for it."))
-                told = True
-            time.sleep(_POLL)
-        try:
-            with inherited(file.fileno()):
-                yield
-        finally:
-            # For all that hold it: a job may have left a server behind, as sccache does.
-            _unlock(file)
+    with file, _held(file.fileno(), f"Another floatllm-build is at work in {cache}; waiting for it.", tell):
+        yield
 
 
-def _unlock(file: IO[bytes]) -> None:
+@contextmanager
+def target_lock(prefix: Path, tell: Listener) -> Iterator[None]:
+    """Keeps other tools, whose caches may be elsewhere, from installing into the environment meanwhile.
+
+    The lock is on the folder of the environment itself: nothing is written there, so nothing stays. Where a
+    folder cannot be locked, as on Windows and some network disks, there is none.
+    """
+    words = f"Another floatllm-build installs into {prefix}; waiting for it."
+    with ExitStack() as stack:
+        if sys.platform != "win32":
+            with suppress(OSError):
+                handle = os.open(prefix, os.O_RDONLY)
+                stack.callback(os.close, handle)
+                stack.enter_context(_held(handle, words, tell))
+        yield
+
+
+@contextmanager
+def _held(handle: int, words: str, tell: Listener) -> Iterator[None]:
+    told = False
+    while not _try(handle):
+        if not told:
+            tell(Hint(words))
+            told = True
+        time.sleep(_POLL)
+    try:
+        with inherited(handle):
+            yield
+    finally:
+        # For all that hold it: a job may have left a server behind, as sccache does.
+        _unlock(handle)
+
+
+def _unlock(handle: int) -> None:
     if sys.platform == "win32":
         import msvcrt  # noqa: PLC0415
 
-        file.seek(0)
-        msvcrt.locking(file.fileno(), msvcrt.LK_UNLCK, 1)
+        os.lseek(handle, 0, os.SEEK_SET)
+        msvcrt.locking(handle, msvcrt.LK_UNLCK, 1)
     else:
         import fcntl  # noqa: PLC0415
 
-        fcntl.flock(file, fcntl.LOCK_UN)
+        fcntl.flock(handle, fcntl.LOCK_UN)
 
 
-def _try(file: IO[bytes]) -> bool:
+def _try(handle: int) -> bool:
     try:
         if sys.platform == "win32":
             import msvcrt  # noqa: PLC0415
 
-            file.seek(0)
-            msvcrt.locking(file.fileno(), msvcrt.LK_NBLCK, 1)
+            os.lseek(handle, 0, os.SEEK_SET)
+            msvcrt.locking(handle, msvcrt.LK_NBLCK, 1)
         else:
             import fcntl  # noqa: PLC0415
 
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except (BlockingIOError, PermissionError):
         return False
     return True

@@ -1,20 +1,63 @@
-"""Finds the installer that a Python has: its own pip, uv, or the pip that we have."""
+"""Runs the installers: a Python's own pip, uv, or the pip that we have, each heeding what it should."""
 
 from __future__ import annotations
 
+import os
 import shutil
 import sys
 import sysconfig
-from collections.abc import Mapping
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 
 from floatllm_build.errors import MissingError
 from floatllm_build.files import scratch_in
-from floatllm_build.system import Completed, System
+from floatllm_build.network import refusal, servers
+from floatllm_build.pip_settings import Setting, advice, for_pip, index_settings, pip_sections
+from floatllm_build.process import run_child
+from floatllm_build.start import changed
+from floatllm_build.system import Completed, System, Variables
+from floatllm_build.uv_settings import for_fetching, for_local_wheels, uv_files
 from floatllm_build.values import Target
 
 QUIET = ("--disable-pip-version-check", "--no-input")
 _TIMEOUT = 900.0
+_NO_RETRIES = ("--retries", "0")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Call:
+    """A command of an installer, and what is changed in its environment."""
+
+    argv: tuple[str, ...]
+    variables: Variables
+    settings: tuple[Setting, ...] = ()
+    """Of the user's, those that it heeds."""
+    pip: tuple[str, ...] = ()
+    """The pip in it, if that asks an index."""
+
+    @property
+    def env(self) -> dict[str, str]:
+        return changed({**os.environ, "LC_ALL": "C"}, self.variables)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Fetched:
+    """How a fetch through pip ended. `offline` says in words that no server could be reached, and why."""
+
+    done: Completed
+    offline: str = ""
+    settings: tuple[Setting, ...] = ()
+
+    @property
+    def why(self) -> str:
+        """Of one that failed: why, and what to look at. Follows a colon; ends with a space or a line."""
+        full = disk_is_full(self.done)
+        if full:
+            return f"{full}\n"
+        if self.offline:
+            return f"{self.offline}. "
+        return f"pip said\n{last_lines(self.done)}\n{advice(self.settings)}"
 
 
 def own_pip(system: System, cache: Path) -> tuple[str, ...]:
@@ -25,7 +68,8 @@ def own_pip(system: System, cache: Path) -> tuple[str, ...]:
     # Pip itself builds in an environment where PYTHONPATH hides the one that it runs in, and so itself.
     for flags in ((), ("-E",)):
         command = (sys.executable, *flags, "-m", "pip")
-        if system.run((*command, "--version"), timeout=60.0).rc == 0:
+        done = system.run((*command, "--version"), timeout=60.0, variables=for_pip(os.environ, ()))
+        if done.rc == 0:
             return command
     bundled = system.glob(f"{sysconfig.get_path('stdlib')}/ensurepip/_bundled/pip-*.whl")
     if bundled:
@@ -48,8 +92,9 @@ def own_pip(system: System, cache: Path) -> tuple[str, ...]:
 def _pip_by_uv(system: System, uv: str, folder: Path) -> Completed:
     """Puts pip into `folder`, whole or not at all."""
     with scratch_in(folder.parent, ".pip-") as scratch:
-        command = (uv, "pip", "install", "--target", str(scratch / "pip"), "pip")
-        done = system.run(command, timeout=_TIMEOUT)
+        command = (uv, "pip", "install", "--no-config", "--target", str(scratch / "pip"), "pip")
+        variables = for_fetching(os.environ, uv_files(os.environ))
+        done = system.run(command, timeout=_TIMEOUT, variables=variables)
         if done.rc == 0:
             shutil.rmtree(folder, ignore_errors=True)
             (scratch / "pip").rename(folder)
@@ -57,14 +102,59 @@ def _pip_by_uv(system: System, uv: str, folder: Path) -> Completed:
 
 
 def fetch_with_pip(
-    system: System, cache: Path, *arguments: str, variables: Mapping[str, str] | None = None
-) -> Completed:
-    """Runs pip with the user's own index settings."""
+    system: System,
+    cache: Path,
+    command: str,
+    *arguments: str,
+    variables: Variables | None = None,
+    on_text: Callable[[str], None] | None = None,
+    asks: bool = True,
+) -> Fetched:
+    """Runs our own pip: with the user's index settings, if it `asks` an index, else with none.
+
+    `on_text` gets what it says as it comes. Raises MissingError where there is no pip.
+    """
     pip = own_pip(system, cache)
-    return system.run((*pip, arguments[0], *QUIET, *arguments[1:]), timeout=_TIMEOUT, variables=variables)
+    settings = index_settings(command, os.environ, pip_sections(os.environ, sys.prefix)) if asks else ()
+    call = Call(
+        argv=(*pip, command, *QUIET, *arguments),
+        variables={**for_pip(os.environ, settings), **(variables or {})},
+        settings=settings,
+        pip=pip if asks else (),
+    )
+    return run_call(system, call, on_text)
 
 
-def install_command(system: System, target: Target, wheel: Path, cache: Path) -> tuple[str, ...]:
+def run_call(system: System, call: Call, on_text: Callable[[str], None] | None = None) -> Fetched:
+    """Runs an installer; `on_text` gets what it says as it comes.
+
+    Pip tries a server five times more, each after a longer wait, before it gives up. So its first run tries
+    once. If that fails and a server can be reached, a second run tries as often as the user wants.
+    """
+
+    def run(*more: str) -> Completed:
+        argv = (*call.argv, *more)
+        if on_text is None:
+            return system.run(argv, timeout=_TIMEOUT, variables=call.variables)
+        said: list[str] = []
+
+        def take(text: str) -> None:
+            said.append(text)
+            on_text(text)
+
+        status = run_child(argv, cwd=None, env=call.env, on_text=take)
+        return Completed(rc=status, out="".join(said), err="")
+
+    done, offline = run(*(_NO_RETRIES if call.pip else ())), ""
+    if done.rc != 0 and call.pip and not disk_is_full(done):
+        asked = servers(system, call.pip, call.settings)
+        offline = refusal(system, asked) if asked else ""
+        if asked != () and not offline:
+            done = run()
+    return Fetched(done=done, offline=offline if done.rc else "", settings=call.settings)
+
+
+def install_command(system: System, target: Target, wheel: Path, cache: Path) -> Call:
     """The command that puts exactly this wheel into the target, asking no index.
 
     Raises MissingError where no installer can be found.
@@ -81,7 +171,7 @@ def packages_command(
     cache: Path,
     *,
     anew: bool = False,
-) -> tuple[str, ...]:
+) -> Call:
     """The command that brings packages into the target where they are not there: from a folder of wheels and
     nowhere else, or from the index where that is None. `anew`: even where they are elsewhere on its path.
 
@@ -89,21 +179,42 @@ def packages_command(
     """
     source = ("--no-index", "--find-links", str(wheels)) if wheels else ()
     pip = (*source, *(("--ignore-installed",) if anew else ()), *wanted)
-    return _install(
-        system, target, cache, pip=pip, uv=(*source, *(("--reinstall",) if anew else ()), *wanted)
-    )
+    uv = (*source, *(("--reinstall",) if anew else ()), *wanted)
+    return _install(system, target, cache, pip=pip, uv=uv, asks=wheels is None)
 
 
 def _install(
-    system: System, target: Target, cache: Path, *, pip: tuple[str, ...], uv: tuple[str, ...]
-) -> tuple[str, ...]:
-    """The target's installer with the options that are its own."""
-    if target.has_pip:
-        return (target.executable, "-m", "pip", "install", *QUIET, *pip)
-    program = system.which("uv")
+    system: System,
+    target: Target,
+    cache: Path,
+    *,
+    pip: tuple[str, ...],
+    uv: tuple[str, ...],
+    asks: bool = False,
+) -> Call:
+    """The target's installer with the options that are its own; `asks` an index, as the user says."""
+    program = None if target.has_pip else system.which("uv")
     if program:
-        return (program, "pip", "install", "--python", target.executable, *uv)
-    return (*own_pip(system, cache), "--python", target.executable, "install", *QUIET, *pip)
+        argv = (program, "pip", "install", "--no-config", "--python", target.executable, *uv)
+        env = os.environ
+        return Call(
+            argv=argv,
+            variables=for_fetching(env, uv_files(env)) if asks else for_local_wheels(env),
+        )
+    # Isolated from settings for whoever repeats the command by hand.
+    alone = () if asks else ("--isolated",)
+    if target.has_pip:
+        command: tuple[str, ...] = (target.executable, "-m", "pip")
+        prefix = target.prefix
+    else:
+        command, prefix = (*own_pip(system, cache), "--python", target.executable), sys.prefix
+    settings = index_settings("install", os.environ, pip_sections(os.environ, prefix)) if asks else ()
+    return Call(
+        argv=(*command, "install", *QUIET, *alone, *pip),
+        variables=for_pip(os.environ, settings),
+        settings=settings,
+        pip=command if asks else (),
+    )
 
 
 def disk_is_full(done: Completed) -> str:

@@ -6,12 +6,13 @@ import codecs
 import contextlib
 import os
 import signal
-import subprocess
 import sys
 import tempfile
 import threading
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
+
+from floatllm_build.start import NEW_GROUP, NOWHERE, TO_OUTPUT, Child, TooLateError, start
 
 if sys.platform != "win32":
     import fcntl
@@ -40,7 +41,7 @@ def inherited(handle: int) -> Iterator[None]:
 def run_child(
     argv: tuple[str, ...],
     *,
-    cwd: Path,
+    cwd: Path | None,
     env: Mapping[str, str],
     on_text: Callable[[str], None],
     terminal: bool = False,
@@ -49,25 +50,19 @@ def run_child(
 ) -> int:
     """Runs argv until it ends and returns its exit status (negative: the signal, as subprocess has it).
 
-    Both of its outputs come to `on_text` in pieces as they arrive; `on_start` gets its process id. With
-    `terminal` the outputs pass through a pseudo-terminal where the system has one: ninja names a unit when it
-    starts only there. Should we be killed, that terminal is gone, and the hang-up ends ninja and its jobs.
+    It runs in `cwd`, or in an empty folder. Both of its outputs come to `on_text` in pieces as they arrive;
+    `on_start` gets its process id. With `terminal` the outputs pass through a pseudo-terminal, if the system
+    has one: ninja names a unit when it starts only there. If we are killed, that terminal is gone, and the
+    hang-up ends ninja and its jobs; without one, ninja ends when it next writes.
     Whatever ends this call, an interrupt included, ends the whole session of the child; so does a signal
     that kills the child.
 
-    Raises OSError where argv cannot be started and subprocess.TimeoutExpired after `timeout` seconds.
+    Raises OSError where argv cannot be started and TooLateError after `timeout` seconds.
     """
-    if terminal and sys.platform != "win32":
-        import pty  # noqa: PLC0415  POSIX only
-        import tty  # noqa: PLC0415
-
-        ours, theirs = pty.openpty()
-        tty.setraw(theirs)
-        _set_width(theirs)
-    else:
-        ours, theirs = os.pipe()
+    pair = _new_terminal() if terminal else None
+    ours, theirs = pair or os.pipe()
     try:
-        child = _start(argv, cwd, env, theirs, terminal=terminal)
+        child = _start(argv, cwd, env, theirs, terminal=pair is not None)
     except BaseException:
         os.close(ours)
         raise
@@ -88,7 +83,23 @@ def run_child(
     return status
 
 
-def run_to_its_end(argv: tuple[str, ...]) -> tuple[int, str]:
+def _new_terminal() -> tuple[int, int] | None:
+    """Both ends of a pseudo-terminal; None if the system has none, as in a chroot without /dev/pts."""
+    if sys.platform == "win32":
+        return None
+    import pty  # noqa: PLC0415  POSIX only
+    import tty  # noqa: PLC0415
+
+    try:
+        ours, theirs = pty.openpty()
+    except OSError:
+        return None
+    tty.setraw(theirs)
+    _set_width(theirs)
+    return ours, theirs
+
+
+def run_to_its_end(argv: tuple[str, ...], env: Mapping[str, str]) -> tuple[int, str]:
     """Runs argv without a time limit, whatever happens to us; returns its exit status and all that it said.
 
     For a child that must not be stopped half-way. It has a session of its own, so that neither Ctrl-C nor a
@@ -99,7 +110,7 @@ def run_to_its_end(argv: tuple[str, ...]) -> tuple[int, str]:
     """
     with tempfile.TemporaryFile() as said:
         with _interrupts_held():
-            child = _start(argv, None, {**os.environ, "LC_ALL": "C"}, said.fileno())
+            child = _start(argv, None, env, said.fileno())
             status = child.wait()
         said.seek(0)
         return status, said.read().decode(errors="replace")
@@ -128,22 +139,19 @@ def _interrupts_held() -> Iterator[None]:
 
 def _start(
     argv: tuple[str, ...], cwd: Path | None, env: Mapping[str, str], output: int, *, terminal: bool = False
-) -> subprocess.Popen[bytes]:
+) -> Child:
     windows = sys.platform == "win32"
-    # The constant exists on Windows only.
-    new_group = int(getattr(subprocess, "CREATE_NEW_PROCESS_GROUP", 0))
-    return subprocess.Popen(
+    return start(
         argv,
         cwd=cwd,
-        env=dict(env),
-        stdin=subprocess.DEVNULL,
+        env=env,
         stdout=output,
-        stderr=subprocess.STDOUT,
+        stderr=TO_OUTPUT,
         start_new_session=not windows,
-        creationflags=new_group,
+        creationflags=NEW_GROUP,
         pass_fds=handed_on(),
         # It takes no lock, so that it may run in a child of a process with threads.
-        preexec_fn=_take_terminal if terminal and not windows else None,  # noqa: PLW1509
+        preexec_fn=_take_terminal if terminal and not windows else None,
     )
 
 
@@ -159,9 +167,7 @@ def handed_on() -> tuple[int, ...]:
     return () if sys.platform == "win32" else tuple(_inherited)
 
 
-def _pump(
-    source: int, on_text: Callable[[str], None], child: subprocess.Popen[bytes], timeout: float | None
-) -> None:
+def _pump(source: int, on_text: Callable[[str], None], child: Child, timeout: float | None) -> None:
     late = threading.Event()
 
     def stop() -> None:
@@ -186,29 +192,30 @@ def _pump(
         if timer:
             timer.cancel()
     if late.is_set():
-        raise subprocess.TimeoutExpired(child.args, timeout or 0.0)
+        raise TooLateError(child.args, timeout or 0.0)
 
 
-def _end(child: subprocess.Popen[bytes]) -> None:
+def _end(child: Child) -> None:
     """Asks the whole group to stop, and makes it stop."""
     if sys.platform == "win32":
         ask_to_end(child.pid)
         child.wait()
         return
     ask_to_end(child.pid)
-    with contextlib.suppress(subprocess.TimeoutExpired):
+    with contextlib.suppress(TooLateError):
         child.wait(_GRACE)
     with contextlib.suppress(ProcessLookupError):
         os.killpg(child.pid, signal.SIGKILL)
     _kill_session(child.pid)
-    with contextlib.suppress(subprocess.TimeoutExpired):
+    with contextlib.suppress(TooLateError):
         child.wait(_GRACE)
 
 
 def ask_to_end(pid: int) -> None:
     """Asks a child's whole group to stop; on Windows, where nothing can be asked, it is made to."""
     if sys.platform == "win32":
-        subprocess.run(("taskkill", "/F", "/T", "/PID", str(pid)), capture_output=True, check=False)
+        words = ("taskkill", "/F", "/T", "/PID", str(pid))
+        start(words, env=os.environ, stdout=NOWHERE, stderr=NOWHERE).wait()
     else:
         with contextlib.suppress(ProcessLookupError):
             os.killpg(pid, signal.SIGTERM)

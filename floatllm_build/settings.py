@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import difflib
 import os
+import re
 import shlex
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -169,6 +170,24 @@ def _switch(settings: Mapping[str, str], name: str) -> bool:
     if text not in _SWITCH:
         raise UsageFaultError(f"{name} is on or off, not `{text}`.")
     return _SWITCH[text]
+
+
+_OPTION = re.compile(
+    rf"(?<!cmake )--(?P<name>{'|'.join(NAMES)})\b"
+    rf"(?: (?P<value>{'|'.join(BACKENDS)}|wheel-[a-z0-9]+|gfx[0-9a-f]+|[0-9]+|[A-Z]+|ggml-source)(?![\w]))?"
+)
+
+
+def in_pips_words(message: str) -> str:
+    """A message for whoever came by pip: its options, where the tool's own are named."""
+    return _OPTION.sub(_pips_option, message).replace("floatllm-build install", "pip install")
+
+
+def _pips_option(found: re.Match[str]) -> str:
+    name, value = found["name"], found["value"] or ("on" if found["name"] in _SWITCHES else "")
+    if value == "ggml-source":
+        value = f"$PWD/{value}"  # pip works in another folder than its user
+    return f"-C {_PIP_PREFIX}{name}" + (f"={value}" if value else "")
 
 
 def path_of(settings: Mapping[str, str], name: str) -> Path | None:

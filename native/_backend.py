@@ -51,7 +51,7 @@ try:
     from floatllm_build.errors import FloatllmBuildError, refused
     from floatllm_build.interrupts import INTERRUPTED, mind_interrupts
     from floatllm_build.plain import Lines, printable_lines, tilde
-    from floatllm_build.settings import path_of, request_of, settings_for_pip, trace_file
+    from floatllm_build.settings import in_pips_words, path_of, request_of, settings_for_pip, trace_file
     from floatllm_build.symbols import Door, Symbols
     from floatllm_build.system import LiveSystem
 except ModuleNotFoundError as error:
@@ -140,6 +140,10 @@ def _tell() -> Lines:
     return Lines(put)
 
 
+def _words(error: FloatllmBuildError) -> str:
+    return printable_lines(in_pips_words(tilde(str(error))))
+
+
 @contextmanager
 def _hook() -> Iterator[None]:
     """What ends a hook badly becomes a sentence and an exit status, which pip shows."""
@@ -149,9 +153,9 @@ def _hook() -> Iterator[None]:
     try:
         yield
     except FloatllmBuildError as error:
-        _stop(printable_lines(tilde(str(error))), error.exit_code)
+        _stop(_words(error), error.exit_code)
     except OSError as error:
         refusal = refused(error)
-        _stop(printable_lines(tilde(str(refusal))), refusal.exit_code)
+        _stop(_words(refusal), refusal.exit_code)
     except KeyboardInterrupt:
         _stop("interrupted. Run it again to go on where it stopped.", INTERRUPTED)

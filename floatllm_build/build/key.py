@@ -6,7 +6,6 @@ import hashlib
 import json
 import os
 import shlex
-import shutil
 from collections.abc import Mapping
 from importlib.metadata import version
 from pathlib import Path
@@ -15,6 +14,7 @@ from typing import Any
 from floatllm_build import __version__
 from floatllm_build.build_folder import NOT_INHERITED
 from floatllm_build.files import sha256_file
+from floatllm_build.start import which
 from floatllm_build.values import Backend, Host, Plan, Program, ToolchainFacts
 
 # Variables that cmake and compilers read by themselves; and all whose names start with CMAKE_.
@@ -89,7 +89,7 @@ def program_paths(command: str) -> list[list[str]]:
         words = shlex.split(command, posix=os.name != "nt")
     except ValueError:
         words = [command]
-    found = (shutil.which(word) for word in words if not word.startswith("-"))
+    found = (which(word) for word in words if not word.startswith("-"))
     return [[path, os.path.realpath(path)] for path in found if path]
 
 

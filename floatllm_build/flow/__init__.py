@@ -19,7 +19,7 @@ from floatllm_build.flow.wheels import Wish, bring_libraries, find_source, make_
 from floatllm_build.ggml_source import read_pin, tree_files
 from floatllm_build.host import probe_host, probe_target
 from floatllm_build.install import check_tag, check_writable, holds, install
-from floatllm_build.lock import cache_lock
+from floatllm_build.lock import cache_lock, target_lock
 from floatllm_build.matrix import WheelRow, choose, make_matrix, plugins
 from floatllm_build.paths import CACHE_FOLDERS, cache_dir, data_dir
 from floatllm_build.preflight import check_target, find_lacks
@@ -106,16 +106,17 @@ def install_engine(door: Door, wish: Wish, tell: Listener) -> Installed:
     check_writable(target)
     with cache_lock(cache, tell):
         ((made, wheel),) = make_all(door, wish, target.executable, cache, tell, alone=True, installs=True)
-        # Another tool, which had the cache until now, may have been at work there.
-        target = probe_target(system, wish.python)
-        check_tag(target, wheel)
-        served = made.toolkit is None or has_runtime(target, made.toolkit)
-        held = holds(target, wheel)
-        # First, because the former engine works until its own files go.
-        if made.toolkit and not served:
-            bring_libraries(system, target, made.toolkit, cache, tell)
-        if not held:
-            _install(system, target, wheel, cache, tell)
+        with target_lock(Path(target.prefix), tell):
+            # Another tool, which had the cache or the environment until now, may have been at work there.
+            target = probe_target(system, wish.python)
+            check_tag(target, wheel)
+            served = made.toolkit is None or has_runtime(target, made.toolkit)
+            held = holds(target, wheel)
+            # First, because the former engine works until its own files go.
+            if made.toolkit and not served:
+                bring_libraries(system, target, made.toolkit, cache, tell)
+            if not held:
+                _install(system, target, wheel, cache, tell)
     seconds = time.monotonic() - started
     return Installed(target=target, plan=made, wheel=wheel, unchanged=held and served, seconds=seconds)
 

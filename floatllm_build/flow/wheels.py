@@ -89,7 +89,7 @@ def make_all(
     check_lacks(find_lacks(host, installs=installs))
     # From here on with real folders.
     host, plans = door.symbols.show_in(host), tuple(map(door.symbols.show_in, plans))
-    toolchain = with_tools(system, host.toolchain, cache, passing=wish.passing)
+    toolchain = with_tools(system, host.toolchain, cache, tell, passing=wish.passing)
     source = find_source(system, read_pin(data_dir()), cache, wish.ggml_dir, tell)
     wheels: list[Wheel] = []
     for made in plans:
@@ -125,7 +125,7 @@ def _make_wheel(
         tell(StepDone("build", f"nothing changed; reusing {Path(cached.path).name}, built and proven before"))
         return cached
     # Before the compilers take their time.
-    repairer = bring_repairer(system, host.os.name, cache) if made.portable else None
+    repairer = bring_repairer(system, host.os.name, cache, tell) if made.portable else None
     if made.toolkit and made.toolkit.download:
         _toolkit(system, made.toolkit, cache, tell)
     folder = Folder(cache / "build" / f"{made.preset}-{digest(inputs)[:10]}")
@@ -159,6 +159,7 @@ def find_source(system: System, pin: Pin, cache: Path, chosen: Path | None, tell
     tell(StepStarted("ggml"))
     source = locate(pin, data_dir(), cache, chosen)
     if source is None:
+        tell(Hint(f"fetching ggml {pin.version} ({show_size(pin.archive_bytes)})"))
         source = fetch(system, pin, cache)
     where = (
         "fetched and verified"

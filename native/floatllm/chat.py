@@ -7,7 +7,9 @@ for ever or multiplies a string.
 
 from __future__ import annotations
 
+import contextlib
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -74,7 +76,7 @@ def render(template: str, variables: Mapping[str, Any]) -> str:
     request = {
         "template": template,
         "variables": variables,
-        "path": sys.path,
+        "path": _path(),
         "memory": _MEMORY,
         "seconds": _SECONDS,
         "characters": _CHARACTERS,
@@ -93,12 +95,23 @@ def render(template: str, variables: Mapping[str, Any]) -> str:
     raise ModelError(msg)
 
 
+def _path() -> list[str]:
+    """Where this Python finds modules, without the empty entry of `python -c`: the current folder."""
+    found = []
+    for entry in filter(None, sys.path):
+        with contextlib.suppress(FileNotFoundError):  # one that is relative to a folder that is gone
+            found.append(os.path.abspath(entry))  # noqa: PTH100 (a text, as in the path)
+    return found
+
+
 def _ask(request: Mapping[str, Any]) -> dict[str, str]:
     # -I: nothing of the environment or the current folder; the request brings the path along.
-    command = [sys.executable, "-I", str(Path(__file__).with_name("_template.py"))]
+    here = Path(__file__).resolve()
+    command = [sys.executable, "-I", str(here.with_name("_template.py"))]
     try:
         done = subprocess.run(
             command,
+            cwd=here.parent,
             input=json.dumps(request).encode(),
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,

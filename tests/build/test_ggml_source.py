@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import io
+import json
 import tarfile
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -61,16 +62,21 @@ class Index(LiveSystem):
     archive: bytes
     name: str = "pkg-1.tar.gz"
     rc: int = 0
+    offline: bool = False
 
     def run(
         self, argv: tuple[str, ...], *, timeout: float = 5.0, variables: Mapping[str, str] | None = None
     ) -> Completed:
-        if "download" in argv:
+        if "download" in argv and "--help" not in argv:
             assert {"--require-hashes", "--no-deps", "--no-build-isolation"} <= set(argv)
             if self.rc == 0:
                 (Path(argv[argv.index("-d") + 1]) / self.name).write_bytes(self.archive)
             return Completed(rc=self.rc, out="", err="ERROR: no matching distribution" if self.rc else "")
-        return Completed(rc=0, out="pip 25.0", err="")
+        return Completed(rc=0, out="--index-url <url> (default https://index.invalid/simple).", err="")
+
+    def ask(self, question: str, subject: str = "", *, timeout: float = 5.0) -> Completed:
+        assert (question, subject) == ("reach", "index.invalid:443")
+        return Completed(rc=0, out=json.dumps({"reached": not self.offline, "why": "No route"}), err="")
 
 
 def _pin(archive: bytes, **changed: Any) -> Pin:
@@ -124,8 +130,20 @@ def test_a_wrong_hash_is_refused_and_leaves_nothing(tmp_path: Path, changed: dic
 
 def test_an_index_that_does_not_answer_is_exit_6_with_its_words(tmp_path: Path) -> None:
     archive = _archive({})
-    with pytest.raises(SourceFaultError, match="no matching distribution"):
+    with pytest.raises(SourceFaultError, match="no matching distribution") as caught:
         fetch(Index(archive, rc=1), _pin(archive), tmp_path)
+    assert "Put that right" in str(caught.value)
+    assert "connection" not in str(caught.value)
+    assert _left_over(tmp_path) == []
+
+
+def test_no_network_is_said_as_such(tmp_path: Path) -> None:
+    archive = _archive({})
+    with pytest.raises(SourceFaultError, match=r"there is no network.*index\.invalid \(No route\)") as caught:
+        fetch(Index(archive, rc=1, offline=True), _pin(archive), tmp_path)
+    for words in ("Check the connection", "`floatllm-build fetch`", "--ggml-dir FOLDER"):
+        assert words in str(caught.value)
+    assert "git clone" not in str(caught.value), "it needs a network too"
     assert _left_over(tmp_path) == []
 
 

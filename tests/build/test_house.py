@@ -78,6 +78,89 @@ def test_no_circle() -> None:
         left = {room: used for room, used in left.items() if room not in free}
 
 
+# What starts a child, or looks for a program as Windows does.
+STARTERS = {
+    *("execl", "execle", "execlp", "execlpe", "execv", "execve", "execvp", "execvpe", "fork", "forkpty"),
+    *(
+        "popen",
+        "posix_spawn",
+        "posix_spawnp",
+        "spawnl",
+        "spawnle",
+        "spawnlp",
+        "spawnlpe",
+        "spawnv",
+        "spawnve",
+    ),
+    *("spawnvp", "spawnvpe", "startfile", "system", "spawn", "find_library", "which"),
+    *("create_subprocess_exec", "create_subprocess_shell", "check_call", "check_output", "getoutput"),
+    *("getstatusoutput", "Popen", "ProcessPoolExecutor"),
+}
+MODULES = {"subprocess", "_posixsubprocess", "multiprocessing", "pexpect"}
+# Whose `which` goes through the door; and platform.system() only tells a name.
+HARMLESS = {"system", "self", "inner", "platform"}
+
+
+def past_the_door(text: str) -> list[int]:
+    """Lines that start a child, or could, under whatever name the module or the function is imported."""
+    found = []
+    for node in ast.walk(ast.parse(text)):
+        if isinstance(node, ast.Import):
+            bad = any(name.name.partition(".")[0] in MODULES for name in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            module, names = (node.module or "").partition(".")[0], {name.name for name in node.names}
+            bad = module in MODULES or (module != HOUSE.name and bool(names & (STARTERS | {"*"})))
+        elif isinstance(node, ast.Attribute):
+            owner = node.value.id if isinstance(node.value, ast.Name) else getattr(node.value, "attr", "")
+            bad = node.attr in STARTERS and owner not in HARMLESS
+        elif isinstance(node, ast.Call):
+            called = getattr(node.func, "id", getattr(node.func, "attr", ""))
+            words = {word.value for word in node.args if isinstance(word, ast.Constant)}
+            bad = called in {"getattr", "import_module", "__import__"} and bool(words & (STARTERS | MODULES))
+        else:
+            bad = False
+        if bad:
+            found.append(node.lineno)
+    return found
+
+
+def test_no_child_starts_past_the_door() -> None:
+    files = [*HOUSE.rglob("*.py"), HOUSE.parent / "native" / "_backend.py"]
+    places = {
+        f"{path.relative_to(HOUSE.parent)}:{line}"
+        for path in files
+        if "data" not in path.relative_to(HOUSE.parent).parts and path != HOUSE / "start.py"
+        for line in past_the_door(path.read_text(encoding="utf-8"))
+    }
+    assert places == set()
+    assert past_the_door((HOUSE / "start.py").read_text(encoding="utf-8")), "the door itself starts children"
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "import subprocess",
+        "import subprocess as s",
+        "from subprocess import run",
+        "import os; os.system('cc')",
+        "import os as o; o.execv('cc', ['cc'])",
+        "from os import posix_spawn as p",
+        "import pty; pty.spawn('sh')",
+        "import asyncio; asyncio.create_subprocess_exec('cc')",
+        "import shutil; shutil.which('cc')",
+        "from shutil import which",
+        "import multiprocessing.pool",
+        "from concurrent.futures import ProcessPoolExecutor",
+        "import concurrent.futures; concurrent.futures.ProcessPoolExecutor()",
+        "import importlib; importlib.import_module('subprocess')",
+        "import os; getattr(os, 'execv')",
+        "import ctypes.util; ctypes.util.find_library('cuda')",
+    ],
+)
+def test_a_child_past_the_door_is_found(line: str) -> None:
+    assert 1 in past_the_door(line)
+
+
 def kinds(above: type[FloatllmBuildError]) -> list[type[FloatllmBuildError]]:
     below = above.__subclasses__()
     return below + [deeper for kind in below for deeper in kinds(kind)]

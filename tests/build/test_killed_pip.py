@@ -69,8 +69,8 @@ class Place:
         install(self.system, self.target, wheel, self.folder)
 
     def pip(self, wheel: Wheel) -> int:
-        command = install_command(self.system, self.target, Path(wheel.path), self.folder)
-        return subprocess.run(command, capture_output=True, check=False).returncode
+        call = install_command(self.system, self.target, Path(wheel.path), self.folder)
+        return subprocess.run(call.argv, env=call.env, capture_output=True, check=False).returncode
 
     def says(self) -> str:
         done = subprocess.run([self.python.parent / "floatllm"], capture_output=True, text=True, check=False)
