@@ -44,6 +44,28 @@ class OsFacts:
     """Of the kernel."""
     version: str
     """As people call it: Debian GNU/Linux 12 (bookworm), macOS 15.1, Android 15."""
+    id: str
+    """Of os-release, as are the next six: ubuntu, linuxmint, fedora; empty if it is not there."""
+    id_like: tuple[str, ...]
+    """What it is made from, closest first: `ubuntu debian` of Linux Mint."""
+    version_id: str
+    """12, 24.04, 42."""
+    variant_id: str
+    """silverblue, coreos, steamdeck."""
+    codename: str
+    """VERSION_CODENAME, or what VERSION has in brackets: bookworm, noble."""
+    ubuntu_codename: str
+    """Of the Ubuntu below a system that is made from it."""
+    debian_codename: str
+    """Of the Debian below a system that is made from it."""
+    image: Literal["", "ostree", "read-only"]
+    """How the system's own files are kept from changes: deployed by ostree, or /usr is mounted read-only."""
+    root: bool | None
+    """The effective user is root; None if nobody says."""
+    sudo: Literal["", "sudo", "doas"]
+    """The program that runs a command as root."""
+    packager: str
+    """The first known package manager on PATH: apt, dnf, nix-shell; only looked for on Linux and the BSDs."""
     machine: str
     """As the operating system names it: x86_64, aarch64, arm64, armv8l, AMD64."""
     bits: int
@@ -51,7 +73,8 @@ class OsFacts:
     libc: str
     """Kind and version: `glibc 2.36`, `musl 1.2.5`, `bionic`; empty outside Linux and Android."""
     container: str
-    """docker, podman, lxc, kubernetes, ...; `container` where the kind is unknown."""
+    """docker, podman, lxc, kubernetes, toolbox, distrobox, apptainer, flatpak, proot, ...; `container` if the
+    kind is unknown."""
     wsl: int
     """Version of the Windows Subsystem for Linux, 0 outside of it."""
     termux: bool

@@ -93,8 +93,11 @@ _OTHERWISE: Mapping[Need, str] = {
 
 
 def as_root(os_facts: OsFacts, command: str) -> str:
-    """`command` as it is run here: in a container the user is root as a rule, and there is no sudo."""
-    return command.replace("sudo ", "") if os_facts.container else command
+    """`command` as it is run here. Root needs no sudo; where nobody says who the user is, that is taken for
+    granted in a container without sudo alone.
+    """
+    known_root = os_facts.root or (os_facts.root is None and os_facts.container and not os_facts.sudo)
+    return command.replace("sudo ", "") if known_root else command
 
 
 def chain(*fixes: str) -> str:
