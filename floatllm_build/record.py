@@ -58,7 +58,7 @@ _COMPLETED = _object(
 )
 _IDENTITY = (
     *("system", "system_version", "sys_platform", "release", "machine", "libc"),
-    *("executable", "prefix", "version", "platform"),
+    *("executable", "prefix", "version", "platform", "byteorder"),
 )
 _KINDS = {
     "files": _answers("Path: its text (or the lines that were asked for), or how it was refused.", _FILE),
@@ -77,6 +77,8 @@ _KINDS = {
             "affinity": _SIZE_OR_NOTHING,
             "hwcaps": _sizes_or_nothing("hwcap", "hwcap2"),
             "rlimit_as": _SIZE_OR_NOTHING,
+            "euid": _SIZE_OR_NOTHING,
+            "usr_flags": _SIZE_OR_NOTHING,
             "windows_memory": _sizes_or_nothing("total", "available", "commit_limit", "commit_room"),
         },
         description="What the running Python says of itself and its limits.",

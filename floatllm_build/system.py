@@ -90,6 +90,18 @@ def _address_space_limit() -> int | None:
     return None if soft == resource.RLIM_INFINITY else soft
 
 
+def _effective_user() -> int | None:
+    return os.geteuid() if hasattr(os, "geteuid") else None
+
+
+def _usr_flags() -> int | None:
+    """How the file system of /usr is mounted, as statvfs says it: 1 is read-only."""
+    try:
+        return os.statvfs("/usr").f_flag
+    except (AttributeError, OSError):
+        return None
+
+
 def _windows_memory() -> dict[str, int] | None:
     if sys.platform != "win32":
         return None
@@ -137,6 +149,7 @@ def _identity() -> dict[str, Any]:
         "prefix": sys.prefix,
         "version": platform.python_version(),
         "platform": _platform(),
+        "byteorder": sys.byteorder,
     }
 
 
@@ -147,6 +160,8 @@ def _native(question: str) -> Any:
         "affinity": _affinity,
         "hwcaps": _hwcaps,
         "rlimit_as": _address_space_limit,
+        "euid": _effective_user,
+        "usr_flags": _usr_flags,
         "windows_memory": _windows_memory,
     }
     return answers[question]()

@@ -44,14 +44,39 @@ class OsFacts:
     """Of the kernel."""
     version: str
     """As people call it: Debian GNU/Linux 12 (bookworm), macOS 15.1, Android 15."""
+    id: str
+    """Of os-release, as are the next six: ubuntu, linuxmint, fedora; empty if it is not there."""
+    id_like: tuple[str, ...]
+    """What it is made from, closest first: `ubuntu debian` of Linux Mint."""
+    version_id: str
+    """12, 24.04, 42."""
+    variant_id: str
+    """silverblue, coreos, steamdeck."""
+    codename: str
+    """VERSION_CODENAME, or what VERSION has in brackets: bookworm, noble."""
+    ubuntu_codename: str
+    """Of the Ubuntu below a system that is made from it."""
+    debian_codename: str
+    """Of the Debian below a system that is made from it."""
+    image: Literal["", "ostree", "read-only"]
+    """How the system's own files are kept from changes: deployed by ostree, or /usr is mounted read-only."""
+    root: bool | None
+    """The effective user is root; None if nobody says."""
+    sudo: Literal["", "sudo", "doas"]
+    """The program that runs a command as root."""
+    packager: str
+    """The first known package manager on PATH: apt, dnf, nix-shell; only looked for on Linux and the BSDs."""
     machine: str
     """As the operating system names it: x86_64, aarch64, arm64, armv8l, AMD64."""
     bits: int
     """Of the running Python: 64 or 32."""
+    byte_order: Literal["", "little", "big"]
+    """As the running Python says."""
     libc: str
     """Kind and version: `glibc 2.36`, `musl 1.2.5`, `bionic`; empty outside Linux and Android."""
     container: str
-    """docker, podman, lxc, kubernetes, ...; `container` where the kind is unknown."""
+    """docker, podman, lxc, kubernetes, toolbox, distrobox, apptainer, flatpak, proot, ...; `container` if the
+    kind is unknown."""
     wsl: int
     """Version of the Windows Subsystem for Linux, 0 outside of it."""
     termux: bool
@@ -107,6 +132,13 @@ class CpuFacts:
     bounds: tuple[CpuBound, ...]
     big_cores: int
     """Cores of all kinds but the slowest where kinds differ; 0 where they do not or nobody says."""
+    bits: int
+    """64 if the processor runs 64-bit programs, whatever system is on it; 32 if it does not, 0 unknown."""
+    emulator: str
+    """Who runs this Python's programs on a processor of another architecture: Rosetta, QEMU, Windows, box64,
+    FEX, `an emulator` if it does not tell its name; empty if nobody does. On macOS see `os.rosetta`."""
+    emulated_on: str
+    """Architecture of the processor below the emulator: arm64, x86_64."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -139,6 +171,8 @@ class Compiler:
     kind: str
     """gcc, clang, appleclang, msvc or unknown: by what it says it is, not by its name."""
     version: str
+    target: str = ""
+    """What it compiles for, as it says itself: x64, x86 or arm64 (MSVC), a triple (clang); else empty."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -161,7 +195,10 @@ class ToolchainFacts:
     """The C and C++ compilers that a build takes: CC and CXX, else the first of the usual names."""
     cxx: Compiler | None
     others: tuple[Compiler, ...]
-    """Further C++ compilers by the versions in their names (g++-12), newest first: older hosts for nvcc."""
+    """Further C++ compilers by the versions in their names (g++-12), newest first, and those of Red Hat's
+    toolsets: older hosts for nvcc, newer ones for all."""
+    libstdcxx: int
+    """Newest major version of GCC whose folder lies where clang takes libstdc++ from; 0 if none was seen."""
     linkers: tuple[Linker, ...]
     cmake: Program | None
     ninja: Program | None

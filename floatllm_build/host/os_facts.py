@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from typing import Literal
 
 from floatllm_build.host.files import read_text
 from floatllm_build.host.findings import Findings
@@ -12,6 +13,14 @@ from floatllm_build.values import OsFacts
 
 _TERMUX = "/data/data/com.termux/files"
 _KINDS = r"docker|podman|libpod|lxc|kubepods|containerd|crio"
+# Programs that bring packages. On a system with several the first is its own: Debian has a package of dnf.
+_PACKAGERS = (
+    *("apt", "dnf", "microdnf", "tdnf", "yum", "zypper", "pacman", "apk", "xbps-install", "eopkg", "swupd"),
+    *("emerge", "urpmi", "nix-shell", "guix", "opkg", "pkg", "pkg_add", "pkgin"),
+)
+_BSDS = {"FreeBSD", "OpenBSD", "NetBSD", "DragonFly", "MidnightBSD", "GhostBSD"}
+# Of statvfs.
+_READ_ONLY = 1
 # What the kernel's groups are called -> what people call it.
 _NAMES = {"libpod": "podman", "kubepods": "kubernetes"}
 
@@ -36,25 +45,43 @@ def probe_os(system: System, findings: Findings) -> OsFacts:
     # Python before 3.13 calls Termux "linux"; CMake and ggml say Android there.
     android = termux or identity.get("sys_platform") == "android"
     name = "Android" if android else identity.get("system") or "unknown"
+    linux = name == "Linux"
+    release = _os_release(system, findings) if not android and name not in {"Windows", "Darwin"} else {}
     if android:
         version, api_level = _android(system, findings)
     else:
-        version, api_level = _version(system, name, identity, findings), 0
-    linux = name == "Linux"
+        version, api_level = _version(system, name, identity, release, findings), 0
+    user = system.native("euid")
     told = identity.get("system_version", "")
     return OsFacts(
         name=name,
         release=told if name == "Windows" and told else identity.get("release", ""),
         version=version,
+        id=_word(release, "ID"),
+        id_like=tuple(release.get("ID_LIKE", "").lower().split()[:8]),
+        version_id=_word(release, "VERSION_ID"),
+        variant_id=_word(release, "VARIANT_ID"),
+        codename=_codename(release),
+        ubuntu_codename=_word(release, "UBUNTU_CODENAME"),
+        debian_codename=_word(release, "DEBIAN_CODENAME"),
+        image=_image(system, release, findings) if linux else "",
+        root=user == 0 if isinstance(user, int) and name != "Windows" else None,
+        sudo=_sudo(system) if linux or name in _BSDS else "",
+        packager=_packager(system, findings) if linux or name in _BSDS else "",
         machine=machine,
         bits=bits,
+        byte_order=_byte_order(identity.get("byteorder", "")),
         libc=_libc(system, libc_told, findings) if linux else "bionic" * android,
-        container=_container(system, findings) if linux else "",
+        container=_container(system, identity, findings) if linux else "",
         wsl=_wsl(system, identity.get("release", ""), findings) if linux else 0,
         termux=termux,
         api_level=api_level,
         rosetta=name == "Darwin" and machine == "x86_64" and _translated(system, findings),
     )
+
+
+def _byte_order(text: str) -> Literal["", "little", "big"]:
+    return "little" if text == "little" else "big" if text == "big" else ""
 
 
 def _bits(text: str) -> int:
@@ -109,13 +136,15 @@ def _property(system: System, name: str, findings: Findings) -> str:
     return match[1].strip() if match else ""
 
 
-def _version(system: System, name: str, identity: Mapping[str, str], findings: Findings) -> str:
+def _version(
+    system: System, name: str, identity: Mapping[str, str], release: Mapping[str, str], findings: Findings
+) -> str:
     told = identity.get("system_version", "")
     if name == "Windows":
-        release = identity.get("release", "")
-        return f"Windows {release}".strip() + (f" ({told})" if told else "")
+        sold_as = identity.get("release", "")
+        return f"Windows {sold_as}".strip() + (f" ({told})" if told else "")
     if name != "Darwin":
-        return _linux_version(system, findings)
+        return _called(release)
     if told and not told.startswith("10.16"):
         return f"macOS {told}"
     # A Python built with an old SDK is told 10.16 by every later system, unless it asks like this.
@@ -127,21 +156,69 @@ def _version(system: System, name: str, identity: Mapping[str, str], findings: F
     return f"macOS {told}".strip()
 
 
-def _linux_version(system: System, findings: Findings) -> str:
+_KEYS = (
+    r"^(NAME|PRETTY_NAME|VERSION|ID|ID_LIKE|VERSION_ID|VARIANT_ID|VERSION_CODENAME|UBUNTU_CODENAME|"
+    r"DEBIAN_CODENAME|OSTREE_VERSION)="
+)
+
+
+def _os_release(system: System, findings: Findings) -> dict[str, str]:
+    """What os-release(5) says; systems without one have a file of their own with a line for people."""
     for path in ("/etc/os-release", "/usr/lib/os-release"):
-        text = read_text(system, path, findings, only=r"^(PRETTY_NAME|NAME|VERSION)=")
-        if version := parse_os_release(text):
+        told = parse_os_release(read_text(system, path, findings, only=_KEYS))
+        if _called(told):
             findings.source("os.version", path)
-            return version
+            return told
     findings.note("/etc/os-release", "names no version of this system")
+    return {}
+
+
+def parse_os_release(text: str) -> dict[str, str]:
+    """The values by their names, each of one line and without its quotes."""
+    lines = re.findall(r"^(\w+)=[\"']?([^\"'\n]{0,200})", text, re.MULTILINE)
+    return {key: value.strip() for key, value in lines}
+
+
+def _called(told: Mapping[str, str]) -> str:
+    """The system's name for people: PRETTY_NAME, else NAME and VERSION."""
+    return told.get("PRETTY_NAME") or " ".join(filter(None, (told.get("NAME"), told.get("VERSION"))))
+
+
+def _word(told: Mapping[str, str], key: str) -> str:
+    """A value that is one word, as the standard has it: small letters, digits and `. _ -`; else empty."""
+    value = told.get(key, "").lower()
+    return value if re.fullmatch(r"[a-z0-9][a-z0-9._+-]{0,40}", value) else ""
+
+
+def _codename(told: Mapping[str, str]) -> str:
+    """VERSION_CODENAME, else the first word in the brackets of VERSION: `22.04 LTS (Jammy Jellyfish)`."""
+    bracket = re.search(r"\(([A-Za-z][a-z]{2,20})[ )]", told.get("VERSION", ""))
+    return _word(told, "VERSION_CODENAME") or (bracket[1].lower() if bracket else "")
+
+
+def _image(
+    system: System, release: Mapping[str, str], findings: Findings
+) -> Literal["", "ostree", "read-only"]:
+    if system.glob("/run/ostree-booted") or release.get("OSTREE_VERSION"):
+        findings.source("os.image", "/run/ostree-booted")
+        return "ostree"
+    flags = system.native("usr_flags")
+    if isinstance(flags, int) and flags & _READ_ONLY:
+        findings.source("os.image", "statvfs(/usr)")
+        return "read-only"
     return ""
 
 
-def parse_os_release(text: str) -> str:
-    """The system's name for people: PRETTY_NAME, else NAME and VERSION."""
-    lines = re.findall(r"^(\w+)=[\"']?([^\"'\n]{0,200})", text, re.MULTILINE)
-    told = {key: value.strip() for key, value in lines}
-    return told.get("PRETTY_NAME") or " ".join(filter(None, (told.get("NAME"), told.get("VERSION"))))
+def _sudo(system: System) -> Literal["", "sudo", "doas"]:
+    return "sudo" if system.which("sudo") else "doas" if system.which("doas") else ""
+
+
+def _packager(system: System, findings: Findings) -> str:
+    found = next(((name, path) for name in _PACKAGERS if (path := system.which(name))), None)
+    if found is None:
+        return ""
+    findings.source("os.packager", found[1])
+    return found[0]
 
 
 def _libc(system: System, told: str, findings: Findings) -> str:
@@ -160,8 +237,8 @@ def _libc(system: System, told: str, findings: Findings) -> str:
     return f"musl {version[1]}" if version else "musl"
 
 
-def _container(system: System, findings: Findings) -> str:
-    for kind, source in _container_signs(system, findings):
+def _container(system: System, identity: Mapping[str, str], findings: Findings) -> str:
+    for kind, source in _container_signs(system, identity, findings):
         if kind and kind != "wsl":
             known = re.fullmatch(r"[a-z][a-z0-9.-]{0,30}", kind) and kind not in {"oci", "yes", "true"}
             findings.source("os.container", source)
@@ -169,17 +246,49 @@ def _container(system: System, findings: Findings) -> str:
     return ""
 
 
-def _container_signs(system: System, findings: Findings) -> list[tuple[str, str]]:
+# Who makes a container in the place of docker or podman -> a variable or a file that only he brings.
+_MAKERS = (
+    ("toolbox", "", "/run/.toolboxenv"),
+    ("distrobox", "DISTROBOX_ENTER_PATH", ""),
+    ("apptainer", "APPTAINER_CONTAINER", "/.singularity.d"),
+    ("apptainer", "SINGULARITY_CONTAINER", ""),
+    ("flatpak", "", "/.flatpak-info"),
+    ("kubernetes", "KUBERNETES_SERVICE_HOST", "/var/run/secrets/kubernetes.io"),
+    ("podman", "", "/run/.containerenv"),
+    ("docker", "", "/.dockerenv"),
+)
+
+
+def _container_signs(
+    system: System, identity: Mapping[str, str], findings: Findings
+) -> list[tuple[str, str]]:
     """(kind, where it stands), the most telling first."""
-    signs = [("kubernetes" if system.getenv("KUBERNETES_SERVICE_HOST") else "", "KUBERNETES_SERVICE_HOST")]
-    for kind, path in (("podman", "/run/.containerenv"), ("docker", "/.dockerenv")):
-        signs.append((kind if system.glob(path) else "", path))
+    signs = [
+        (
+            kind if (variable and system.getenv(variable)) or (path and system.glob(path)) else "",
+            variable or path,
+        )
+        for kind, variable, path in _MAKERS
+    ]
     signs.append((read_text(system, "/run/systemd/container", findings).strip(), "/run/systemd/container"))
     signs.append(((system.getenv("container") or "").strip(), "container"))
     groups = read_text(system, "/proc/1/cgroup", findings, only=_KINDS)
     match = re.search(_KINDS, groups)
     signs.append((match[0] if match else "", "/proc/1/cgroup"))
+    signs += [("proot", sign) for sign in _proot_signs(system, identity)]
     return signs
+
+
+def _proot_signs(system: System, identity: Mapping[str, str]) -> tuple[str, ...]:
+    """Of a distribution inside proot on a phone: it has a name for the kernel, or Termux' variables."""
+    named = "proot" in identity.get("release", "").lower()
+    inherited = (system.getenv("PREFIX") or "").startswith(_TERMUX) or bool(system.getenv("TERMUX_VERSION"))
+    signs = (("kernel release", named), ("TERMUX_VERSION", inherited), ("PROOT_L2S_DIR", _proot_set(system)))
+    return tuple(sign for sign, there in signs if there)
+
+
+def _proot_set(system: System) -> bool:
+    return bool(system.getenv("PROOT_L2S_DIR") or system.getenv("PROOT_TMP_DIR"))
 
 
 def _wsl(system: System, release: str, findings: Findings) -> int:

@@ -2,22 +2,23 @@
 
 from __future__ import annotations
 
-import re
 from pathlib import PurePosixPath
 
 from floatllm_build.rules.fit import Fit, Obstacle, Terms, join, waive
 from floatllm_build.rules.machine import TO_WSL_2, WSL_1
 from floatllm_build.rules.packages import Need, as_root, chain, install_command, manager
+from floatllm_build.rules.systems import debian_of, ubuntu_of
 from floatllm_build.values import Host, Reason
 from floatllm_build.versions import version_tuple
 
 # ggml-vulkan.cpp names vk::LayerSettingEXT, whose extension came with the headers 1.3.272; whatever it names
 # that is newer stands behind an #if (read). 239 fails and 309 compiles (measured).
 _OLDEST_HEADERS = 272
-# Their own packages hold older ones: 1.3.239, 1.3.204 and so on.
-_OLD_SYSTEMS = re.compile(r"(?i)debian\D*1[0-2]\b|(?:ubuntu|pop!_os) 2[0-3]\b|mint 2[01]\b")
-# Their own packages hold no glslc (ros/rosdistro#43891).
-_NO_GLSLC = re.compile(r"(?i)(?:ubuntu|pop!_os) 2[0-2]\b|mint 2[01]\b")
+# The first releases whose own packages are newer; Debian 12 has 1.3.239, Ubuntu 22.04 has 1.3.204.
+_UBUNTU_WITH_HEADERS = (24, 4)
+_DEBIAN_WITH_HEADERS = 13
+# The first Ubuntu with a package of glslc (ros/rosdistro#43891).
+_UBUNTU_WITH_GLSLC = (23, 4)
 # The first whose shaders lack nothing of what ggml tests for (read); 2023.2 lacks all three (measured).
 _FULL_GLSLC = (2025, 2)
 # What find_package() searches by itself.
@@ -133,18 +134,23 @@ def _tools_obstacle(host: Host) -> Obstacle | None:
 
 
 def _tools_fix(host: Host, missing: tuple[Need, ...]) -> str:
-    if "glslc" in missing and _NO_GLSLC.search(host.os.version):
+    if "glslc" in missing and (0, 0) < ubuntu_of(host.os) < _UBUNTU_WITH_GLSLC:
         return _sdk(host, "this system's packages hold no glslc")  # and the SDK brings the rest as well
     install = install_command(host.os, *missing)
     headers = host.vulkan.headers
     newer = ""
-    if headers < _OLDEST_HEADERS and (headers > 0 or _OLD_SYSTEMS.search(host.os.version)):
+    if headers < _OLDEST_HEADERS and (headers > 0 or _has_old_headers(host)):
         newer = _newer_headers(host)
     return chain(install, newer)
 
 
+def _has_old_headers(host: Host) -> bool:
+    ubuntu, debian = ubuntu_of(host.os), debian_of(host.os)
+    return (0, 0) < ubuntu < _UBUNTU_WITH_HEADERS or 0 < debian < _DEBIAN_WITH_HEADERS
+
+
 def _newer_headers(host: Host) -> str:
-    if "Debian" in host.os.version:
+    if debian_of(host.os):
         update = as_root(host.os, "sudo apt update")
         return (
             f"add the suite trixie to apt's sources and run: {update}; "

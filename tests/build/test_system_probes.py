@@ -10,7 +10,7 @@ from recorded_answers import DEBIAN, done, machine, os_of
 from floatllm_build.host.cpu import probe_cpu
 from floatllm_build.host.findings import Findings
 from floatllm_build.host.memory import probe_memory
-from floatllm_build.host.os_facts import parse_os_release, probe_os
+from floatllm_build.host.os_facts import probe_os
 from floatllm_build.system import LiveSystem
 
 
@@ -89,7 +89,7 @@ def test_what_android_refuses_is_a_note() -> None:
     ],
 )
 def test_os_release(text: str, name: str) -> None:
-    assert parse_os_release(text) == name
+    assert os_of(files={"/etc/os-release": text}).version == name
 
 
 @pytest.mark.parametrize("path", ["/etc/os-release", "/usr/lib/os-release"])
