@@ -68,7 +68,7 @@ def read_pin(data: Path) -> Pin:
             repository=git["repository"],
             tag=git["tag"],
         )
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
         raise MissingError(f"{data}/ggml/pin.json is damaged ({error!r}). Install the tool again.") from error
 
 

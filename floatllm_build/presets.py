@@ -132,7 +132,7 @@ def _read(
 def _content(path: Path) -> Any:
     try:
         return json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise MissingError(f"The presets in {path} cannot be read: {error}. {_AGAIN}") from error
 
 

@@ -35,6 +35,7 @@ _NAMED = ("LICENSE", "ggml/source/LICENSE", "native/README.md")
 _DYNAMIC = "Dynamic: Requires-Dist\nDynamic: License-File\n"
 # 1980, where the times of a wheel's files begin as well.
 _EPOCH = "315532800"
+_DIGITS = len(str(1 << 32))
 _LAST_LINES = 6
 
 
@@ -108,8 +109,12 @@ def _field(metadata: str, name: str) -> str:
 
 def _time() -> int:
     text = os.environ.get("SOURCE_DATE_EPOCH") or _EPOCH
-    if not (text.isascii() and text.isdecimal() and int(text) < 1 << 32):
-        raise UsageFaultError(f"SOURCE_DATE_EPOCH is `{text}`, which is no number of seconds since 1970.")
+    # Its length first: Python makes no number of thousands of digits.
+    if not (text.isascii() and text.isdecimal() and len(text) <= _DIGITS and int(text) < 1 << 32):
+        raise UsageFaultError(
+            f"SOURCE_DATE_EPOCH is `{text[:_DIGITS]}`, which is no number of seconds since 1970 below 2**32. "
+            "Set it to one, or unset it."
+        )
     return int(text)
 
 

@@ -97,7 +97,7 @@ def seen_gpus(python: str) -> tuple[str, ...]:
     try:
         devices = json.loads(out)["devices"] if status == 0 else []
         return tuple(str(device["name"]) for device in devices if "gpu" in device["kind"])
-    except (ValueError, KeyError, TypeError):
+    except (ValueError, KeyError, TypeError, RecursionError):
         return ()
 
 
@@ -162,7 +162,7 @@ def _check_plugin(python: str, extra: Mapping[str, str]) -> None:
     try:
         plugins = json.loads(out)["plugins"] if status == 0 else []
         reasons = [str(plugin["reason"]) for plugin in plugins if plugin["loaded"] is not True]
-    except (ValueError, KeyError, TypeError):
+    except (ValueError, KeyError, TypeError, RecursionError):
         plugins, reasons = [], []
     wrong = [
         reason
@@ -178,6 +178,6 @@ def _check_plugin(python: str, extra: Mapping[str, str]) -> None:
 def _read_report(path: Path) -> dict[str, Any]:
     try:
         report = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+    except (OSError, ValueError, RecursionError):
         return {}
     return report if isinstance(report, dict) else {}

@@ -139,7 +139,7 @@ def _remembered(folder: Folder) -> dict[str, bool]:
     try:
         given_up = json.loads((folder.out / _GIVEN_UP).read_text(encoding="utf-8"))
         return {name: bool(given_up[name]) for name in ("smaller", "flash_attention")}
-    except (OSError, ValueError, KeyError, TypeError):
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
         return {}
 
 

@@ -67,7 +67,7 @@ def requiring(
     try:
         # What is a list of plain strings to TOML is one to JSON.
         own = json.loads(line[1]) if line else None
-    except ValueError:
+    except (ValueError, RecursionError):
         own = None
     if line is None or own is None:
         raise MissingError(f"{project} of this floatllm-build is damaged. Install the tool again.")

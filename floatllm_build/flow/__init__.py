@@ -240,7 +240,7 @@ def _install(system: System, target: Target, wheel: Wheel, cache: Path, tell: Li
 def _device_of(manifest: Path) -> str:
     try:
         backends = _manifest_backends(manifest)
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, AttributeError, TypeError, RecursionError) as error:
         raise MissingError(
             f"{manifest} cannot be read ({error}). Run floatllm-build install again."
         ) from error

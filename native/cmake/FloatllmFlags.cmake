@@ -79,6 +79,43 @@ function(floatllm_seal target)
     endif()
 endfunction()
 
+# The C++ runtime inside the engine. Otherwise it asks for the one of the compiler that built it, and a Python with an
+# older one of its own (conda) cannot load it. Only where the engine is one library, because exceptions do not pass
+# between two copies; only GNU's runtime, which lies beside its compiler as an archive. A sanitizer brings parts of it.
+option(FLOATLLM_STATIC_RUNTIME "Link libstdc++ and libgcc statically into an engine in one piece, where they can be" ON)
+function(floatllm_own_runtime target)
+    if(NOT FLOATLLM_STATIC_RUNTIME OR BUILD_SHARED_LIBS OR FLOATLLM_SANITIZE OR NOT CMAKE_SYSTEM_NAME STREQUAL "Linux")
+        return()
+    endif()
+    set(flags -static-libstdc++ -static-libgcc)
+    set(CMAKE_REQUIRED_FLAGS "-fPIC")
+    # Else the test is compiled with -fPIE, as a program.
+    set(CMAKE_POSITION_INDEPENDENT_CODE OFF)
+    separate_arguments(create NATIVE_COMMAND "${CMAKE_SHARED_LIBRARY_CREATE_CXX_FLAGS}")
+    set(CMAKE_REQUIRED_LINK_OPTIONS ${create} ${flags} "-Wl,--exclude-libs,ALL")
+    check_source_compiles(CXX "
+        #include <stdexcept>
+        #include <string>
+        int main(int count, char **words) {
+            try {
+                throw std::runtime_error(std::string(words[0]) + std::to_string(count));
+            } catch (const std::exception &error) {
+                return error.what()[0];
+            }
+        }
+        #ifndef __GLIBCXX__
+        #error another runtime
+        #endif" FLOATLLM_OWN_RUNTIME)
+    if(FLOATLLM_OWN_RUNTIME)
+        target_link_options(${target} PRIVATE ${flags})
+        check_linker_flag(CXX "-Wl,--gc-sections" FLOATLLM_GC_SECTIONS)
+        if(FLOATLLM_GC_SECTIONS)
+            # Most of the archive is never called.
+            target_link_options(${target} PRIVATE "-Wl,--gc-sections")
+        endif()
+    endif()
+endfunction()
+
 # For a library that is asked for a few functions by name: the others stay inside, and what none of them uses is
 # left out, a tenth of it.
 function(floatllm_trim target)

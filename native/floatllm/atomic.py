@@ -1,9 +1,11 @@
-"""A file that appears whole or not at all: written beside its place, then put there in one step."""
+"""A file that appears whole or not at all: written next to its place, then put there in one step."""
 
 from __future__ import annotations
 
 import os
 import secrets
+import stat
+import sys
 from contextlib import suppress
 from pathlib import Path
 
@@ -11,35 +13,48 @@ from floatllm.errors import EngineError, UsageError
 
 
 class AtomicFile:
-    """A text file in the making. keep() or drop() ends it."""
+    """A file in the making. keep() or drop() ends it."""
 
-    def __init__(self, path: str) -> None:
-        """Raises UsageError where nothing can be written at `path`, so that nobody works in vain."""
+    def __init__(self, path: str, *, follow: bool = True) -> None:
+        """Raises UsageError where nothing can be written at `path`, so that nobody works in vain.
+
+        With `follow` a link at `path` keeps leading where it led; else the file takes its place.
+        """
         self._path = path
-        # A link keeps leading where it led.
-        self._place = Path(os.path.realpath(path))
+        self._place = Path(os.path.realpath(path)) if follow else Path(path)
         try:
             if self._place.exists() and not self._place.is_file():
                 msg = f"{path!r} is a folder or a device: name a file to write."
                 raise UsageError(msg)
-            self._part = self._place.with_name(f".floatllm-{secrets.token_hex(4)}.part")
-            self._file = self._part.open("x", encoding="utf-8", newline="\n")
+            # By a name that nobody can guess, so that nobody has put a file or a link there; and until it is
+            # whole for its owner alone.
+            self._part = self._place.with_name(f".floatllm-{secrets.token_hex(8)}.part")
+            flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_NOFOLLOW", 0)
+            handle = os.open(self._part, flags | getattr(os, "O_BINARY", 0), 0o600)
         except OSError as error:
             msg = (
                 f"{path} cannot be written: {error.strerror}. Name a file in a folder that you may write to."
             )
             raise UsageError(msg) from error
+        self._file = os.fdopen(handle, "wb")
 
-    def write(self, text: str) -> None:
-        """Adds text. Raises EngineError where the disk takes no more."""
+    def write(self, text: str | bytes) -> None:
+        """Adds text, as UTF-8, or bytes. Raises EngineError where the disk takes no more."""
         try:
-            self._file.write(text)
+            self._file.write(text.encode() if isinstance(text, str) else text)
         except OSError as error:
             raise self._failure(error) from error
 
-    def keep(self) -> None:
-        """Puts the file in its place, over what was there. Raises EngineError, and then leaves nothing."""
+    def keep(self, *, sync: bool = False) -> None:
+        """Puts the file in its place, over what was there. Raises EngineError, and then leaves nothing.
+
+        With `sync` its bytes are on the disk before it is there.
+        """
         try:
+            self._file.flush()
+            if sync:
+                os.fsync(self._file.fileno())
+            self._open_to_others()
             self._file.close()
             self._part.replace(self._place)
         except OSError as error:
@@ -57,10 +72,29 @@ class AtomicFile:
         with suppress(OSError):
             self._part.unlink(missing_ok=True)
 
+    def _open_to_others(self) -> None:
+        """Gives the file the mode of the one that it replaces, else that of a new file."""
+        if sys.platform == "win32":
+            return
+        try:
+            before = os.lstat(self._place).st_mode
+        except OSError:
+            before = 0
+        # Some file systems know no modes, and refuse.
+        with suppress(OSError):
+            os.fchmod(self._file.fileno(), before & 0o777 if stat.S_ISREG(before) else 0o666 & ~_umask())
+
     def _failure(self, error: OSError) -> EngineError:
         return EngineError(
             f"{self._path} could not be written: {error.strerror}. Free space or choose another place."
         )
+
+
+def _umask() -> int:
+    # It can be asked for only by setting it; what another thread makes meanwhile is for its owner alone.
+    mask = os.umask(0o077)
+    os.umask(mask)
+    return mask
 
 
 def write_text(path: str, text: str) -> None:

@@ -3,20 +3,20 @@
 from __future__ import annotations
 
 import argparse
-import os
 import sys
 import time
 from contextlib import contextmanager
 from dataclasses import asdict
-from typing import TYPE_CHECKING, Any, NoReturn, TextIO
+from typing import TYPE_CHECKING, Any, NoReturn, TextIO, cast
 
 import floatllm
-from floatllm import atomic, batch, bench, chat, plot, predict, render, rpc, sampler, speculate
+from floatllm import atomic, batch, bench, chat, plot, predict, render, rpc, sampler, speculate, streams
 from floatllm.engine import Engine, check_fit, default_tokens
-from floatllm.errors import EngineError, FloatLLMError, UsageError
+from floatllm.errors import UsageError
 from floatllm.interrupt import terminated_in_order
 from floatllm.model import Model
 from floatllm.report import Report
+from floatllm.streams import say, write
 from floatllm.trace import Trace
 
 if TYPE_CHECKING:
@@ -39,39 +39,32 @@ _IO_HELP = "windows of the file, reads past the page cache, or by what is cached
 class _Parser(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
         """One sentence instead of the whole usage."""
-        sys.stderr.write(f"{self.prog}: {message}; see `{self.prog} --help`.\n")
-        raise SystemExit(2)
+        say(f"{self.prog}: {message}; see `{self.prog} --help`.")
+        raise SystemExit(UsageError.exit_code)
+
+    def print_help(self, _file: object = None) -> None:
+        """By itself argparse drops what stdout does not take, without a word."""
+        write(self.format_help())
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs one command and returns its exit code."""
-    try:
-        parser = _parser()
-        if not (sys.argv[1:] if argv is None else argv):
-            parser.print_help(sys.stderr)
-            return UsageError.exit_code
-        arguments, unknown = parser.parse_known_args(argv)
-        if unknown:
-            # By itself the parser of all commands would complain, and point to its own help.
-            arguments.parser.error(f"unrecognized arguments: {' '.join(unknown)}")
-        _utf8(sys.stdout)
-        _log(arguments.verbose)
-        rpc.connect(arguments, _say)
-        code: int = arguments.run(arguments)
-        sys.stdout.flush()
-    except FloatLLMError as error:
-        _say(render.printable(f"floatllm: {error}"))
-        return error.exit_code
-    except KeyboardInterrupt:
-        return 130
-    except BrokenPipeError:
-        # Whoever read our output has gone. Python would complain once more when it flushes at exit.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 141
-    except OSError as error:
-        _say(f"floatllm: The output cannot be written: {error.strerror}. Free space or choose another place.")
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return EngineError.exit_code
+    return streams.guarded(lambda: _command_line(argv))
+
+
+def _command_line(argv: Sequence[str] | None) -> int:
+    parser = _parser()
+    if not (sys.argv[1:] if argv is None else argv):
+        say(parser.format_help().rstrip("\n"))
+        return UsageError.exit_code
+    arguments, unknown = parser.parse_known_args(argv)
+    if unknown:
+        # By itself the parser of all commands would complain, and point to its own help.
+        arguments.parser.error(f"unrecognized arguments: {' '.join(unknown)}")
+    _utf8(sys.stdout)
+    _log(arguments.verbose)
+    rpc.connect(arguments, say)
+    code: int = arguments.run(arguments)
     return code
 
 
@@ -153,7 +146,7 @@ class _Version(argparse.Action):
     def __call__(self, *_: Any) -> NoReturn:
         versions = floatllm.versions()
         commit = versions.ggml_commit[:10]
-        sys.stdout.write(f"floatllm {versions.engine} (ABI {versions.abi}, ggml {versions.ggml} {commit})\n")
+        write(f"floatllm {versions.engine} (ABI {versions.abi}, ggml {versions.ggml} {commit})\n")
         raise SystemExit(0)
 
 
@@ -220,7 +213,7 @@ def _run(arguments: argparse.Namespace) -> int:
             wanted = default_tokens(len(prompt), plan.ctx)
         check_fit(len(prompt), wanted, plan.ctx)
         with _traced(arguments, plan) as trace, Engine(plan) as engine:
-            engine.on_event(_all(Report(model, _say, tensors=True) if arguments.verbose else None, trace))
+            engine.on_event(_all(Report(model, say, tensors=True) if arguments.verbose else None, trace))
             _generate(engine, prompt, wanted, sampling, draft)
     return 0
 
@@ -256,10 +249,17 @@ def _prompt(model: Model, arguments: argparse.Namespace) -> list[int]:
 
 
 def _stdin_text() -> str:
+    # A closed one is None, which typeshed does not tell.
+    if cast("TextIO | None", sys.stdin) is None:
+        msg = "stdin is closed, and the prompt is to come from there: give it as text, or open stdin."
+        raise UsageError(msg)
     try:
         text = sys.stdin.buffer.read().decode("utf-8")
     except UnicodeDecodeError as error:
         msg = f"The prompt on stdin is not UTF-8 from byte {error.start} on: convert it first."
+        raise UsageError(msg) from error
+    except OSError as error:
+        msg = f"The prompt on stdin cannot be read: {error.strerror}. Give it as text."
         raise UsageError(msg) from error
     return text.removesuffix("\n").removesuffix("\r")
 
@@ -267,7 +267,7 @@ def _stdin_text() -> str:
 def _warn_of_context(model: Model, arguments: argparse.Namespace) -> None:
     trained = model.trained_context
     if arguments.ctx is not None and trained is not None and arguments.ctx > trained:
-        _say(
+        say(
             f"[FloatLLM] warning: --ctx {arguments.ctx} goes beyond the {trained} positions that the model "
             "was trained on; text beyond them is often poor"
         )
@@ -288,12 +288,12 @@ def _bench(arguments: argparse.Namespace) -> int:
 def _batch(arguments: argparse.Namespace) -> int:
     with Model.open(arguments.model) as model:
         _warn_of_context(model, arguments)
-        batch.run(model, arguments, _say)
+        batch.run(model, arguments, say)
     return 0
 
 
 def _rpc_server(arguments: argparse.Namespace) -> NoReturn:
-    rpc.run_server(arguments, _say)
+    rpc.run_server(arguments, say)
 
 
 def _generate(engine: Engine, prompt: list[int], wanted: int, sampling: Sampling, draft: int) -> None:
@@ -305,14 +305,14 @@ def _generate(engine: Engine, prompt: list[int], wanted: int, sampling: Sampling
     def say_speed() -> None:
         now = time.monotonic()
         reading, writing = (first or now) - started, now - (first or now)
-        _say(render.run_text(engine.plan, len(prompt), reading, count, writing, sampling, draft))
+        say(render.run_text(engine.plan, len(prompt), reading, count, writing, sampling, draft))
 
     try:
         for token in engine.generate(prompt, wanted, sampling=sampling, draft=draft):
             first = first or time.monotonic()
             count += 1
-            _write(decoder.push(token))
-        _write(decoder.finish())
+            write(decoder.push(token))
+        write(decoder.finish())
     except KeyboardInterrupt:
         _end_line()
         say_speed()
@@ -323,7 +323,7 @@ def _generate(engine: Engine, prompt: list[int], wanted: int, sampling: Sampling
 
 def _end_line() -> None:
     if sys.stdout.isatty():
-        _write("\n")
+        write("\n")
 
 
 def _make_plan(model: Model, arguments: argparse.Namespace, mode: str, outputs: int | None = None) -> Plan:
@@ -341,27 +341,18 @@ def _make_plan(model: Model, arguments: argparse.Namespace, mode: str, outputs: 
         cpu_share=arguments.cpu_share,
     )
     if plan.device_note:
-        _say(render.printable(f"floatllm: The CPU computes. {plan.device_note} Give --device CPU to say so."))
+        say(render.printable(f"floatllm: The CPU computes. {plan.device_note} Give --device CPU to say so."))
     return plan
 
 
 def _print(text: str) -> None:
-    _write(text + "\n")
-
-
-def _write(text: str) -> None:
-    sys.stdout.write(text)
-    sys.stdout.flush()
-
-
-def _say(text: str) -> None:
-    sys.stderr.write(text + "\n")
+    write(text + "\n")
 
 
 def _log(verbose: int) -> None:
     lowest = {0: 5, 1: 3}.get(verbose, 1)
     if lowest < 5:
-        floatllm.set_log(lambda level, text: _say(text.rstrip("\n")) if level >= lowest else None)
+        floatllm.set_log(lambda level, text: say(text.rstrip("\n")) if level >= lowest else None)
 
 
 def _utf8(stream: TextIO) -> None:

@@ -6,24 +6,38 @@ batch goes on, and its row is computed again.
 
 from __future__ import annotations
 
+import errno
 import json
 import os
+import secrets
+import stat
 import sys
 import time
 from array import array
+from contextlib import suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
-from floatllm import locks
+from floatllm import foreign_json, locks
+from floatllm.atomic import AtomicFile
 from floatllm.errors import UsageError
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
+    from typing import TypeGuard
 
 # A power cut may cost what was finished this long ago; a kill costs nothing that was finished.
 _SYNC_SECONDS = 5.0
 SCHEMA_VERSION = 1
 _START = b'{"schema_version"'
+# Bytes. A header takes a few hundred; a row holds a context's tokens at most, and what the user gave as id.
+_LONGEST_HEADER = 1 << 13
+_LONGEST_ROW = 1 << 26
+# What a header may hold, and the type of it; from 2**31 on no number means anything to the engine.
+_TYPES = {
+    **dict.fromkeys(("model", "input", "kv", "device"), str),
+    **dict.fromkeys(("tokens", "ctx", "threads", "width", "outputs"), int),
+}
 
 
 def sidecar(output: str) -> Path:
@@ -46,12 +60,13 @@ def check_place(output: str) -> None:
 
 
 def recorded(output: str) -> dict[str, Any] | None:
-    """What an unfinished batch towards `output` was begun with, or None."""
+    """What an unfinished batch towards `output` was begun with, or None. Raises as Journal does."""
     try:
-        with sidecar(output).open("rb") as file:
-            return _header(file.readline(), sidecar(output))
+        handle = _open(sidecar(output))
     except FileNotFoundError:
         return None
+    with os.fdopen(handle, "rb") as file:
+        return _header(file.readline(_LONGEST_HEADER), sidecar(output))
 
 
 class Journal:
@@ -61,17 +76,19 @@ class Journal:
         """Goes on with the sidecar where there is one, else makes it. `begun` is what decides the results.
 
         Raises UsageError where the output is there already, where the sidecar was begun with something
-        else, or where another process writes it.
+        else, is somebody else's or no sidecar, or where another process writes it.
         """
         self._output, self._path = output, sidecar(output)
         self._places = array("q", [-1]) * rows
         self.done = 0
         self._synced = time.monotonic()
-        is_new = not self._path.exists()
-        if is_new and Path(output).exists():
-            msg = f"{output} is there already: remove it, or write to another file."
-            raise UsageError(msg)
-        self._file = os.open(self._path, os.O_RDWR | os.O_CREAT | getattr(os, "O_BINARY", 0), 0o666)
+        try:
+            self._file = _open(self._path)
+        except FileNotFoundError:
+            if os.path.lexists(output):
+                msg = f"{output} is there already: remove it, or write to another file."
+                raise UsageError(msg) from None
+            self._file = _make(self._path)
         try:
             self._lock()
             self._read(begun)
@@ -105,18 +122,19 @@ class Journal:
 
     def finish(self) -> None:
         """Writes the output, in the order of the rows, and removes the sidecar. All rows must be there."""
-        part = Path(self._output + ".part")
+        out = AtomicFile(self._output, follow=False)
         # The lock stays until the sidecar is gone.
-        with os.fdopen(self._file, "rb") as file, part.open("wb") as out:
-            for place in self._places:
-                file.seek(place)
-                out.write(_line(json.loads(file.readline())["result"]))
-            out.flush()
-            os.fsync(out.fileno())
-            # Windows renames no open file, and removes none.
-            out.close()
-            part.replace(self._output)
-            _sync_folder(part)
+        with os.fdopen(self._file, "rb") as file:
+            try:
+                for place in self._places:
+                    file.seek(place)
+                    out.write(_line(foreign_json.parse(file.readline())["result"]))
+            except BaseException:
+                out.drop()
+                raise
+            out.keep(sync=True)
+            _sync_folder(self._path)
+            # Windows removes no open file.
             if sys.platform != "win32":
                 self._path.unlink(missing_ok=True)
         if sys.platform == "win32":
@@ -124,7 +142,7 @@ class Journal:
 
     def _check_output(self, rows: int) -> None:
         # A kill between writing the output and removing the sidecar leaves both, and nothing to compute.
-        if self.done < rows and Path(self._output).exists():
+        if self.done < rows and os.path.lexists(self._output):
             msg = (
                 f"{self._output} is there, and so is {self._path} of an unfinished batch: remove one of them."
             )
@@ -138,11 +156,11 @@ class Journal:
     def _read(self, begun: Mapping[str, Any]) -> None:
         end = 0
         with os.fdopen(os.dup(self._file), "rb") as file:
-            header = _header(file.readline(), self._path)
+            header = _header(file.readline(_LONGEST_HEADER), self._path)
             if header is not None:
                 self._check(header, begun)
                 end = file.tell()
-                for line in file:
+                while line := file.readline(_LONGEST_ROW):
                     row = self._row(line)
                     if row is None:
                         break
@@ -157,11 +175,16 @@ class Journal:
 
     def _row(self, line: bytes) -> int | None:
         """The row that a line holds the result of; None where the line is torn."""
+        if len(line) == _LONGEST_ROW:
+            _refuse(self._path)
         try:
-            row = json.loads(line)["row"] if line.endswith(b"\n") else None
-        except (ValueError, KeyError, TypeError):
+            found = foreign_json.parse(line) if line.endswith(b"\n") else None
+        except ValueError:
             return None
-        return row if isinstance(row, int) and 0 <= row < len(self._places) else None
+        if not isinstance(found, dict) or not isinstance(found.get("result"), dict):
+            return None
+        row = found.get("row")
+        return row if _whole(row) and 0 <= row < len(self._places) else None
 
     def _check(self, header: Mapping[str, Any], begun: Mapping[str, Any]) -> None:
         for name, now in begun.items():
@@ -193,16 +216,98 @@ def _line(document: Mapping[str, Any]) -> bytes:
 
 def _header(line: bytes, path: Path) -> dict[str, Any] | None:
     """None where a kill left it half-written, so that nothing follows either."""
-    if _START.startswith(line) or (line.startswith(_START) and not line.endswith(b"\n")):
+    if len(line) < _LONGEST_HEADER and not line.endswith(b"\n"):
+        shorter = min(len(line), len(_START))
+        if line[:shorter] == _START[:shorter]:
+            return None
+    try:
+        header = foreign_json.parse(line)
+    except ValueError:
+        _refuse(path)
+    if not isinstance(header, dict) or header.get("schema_version") != SCHEMA_VERSION:
+        _refuse(path)
+    for name, kind in _TYPES.items():
+        value = header.get(name)
+        right = _whole(value) and abs(value) < 2**31 if kind is int else isinstance(value, str)
+        if name in header and not right:
+            _refuse(path)
+    return header
+
+
+def _whole(value: object) -> TypeGuard[int]:
+    return isinstance(value, int) and not isinstance(value, bool)
+
+
+def _refuse(path: Path) -> NoReturn:
+    msg = f"{path} is not the progress of a batch by this version: move it away."
+    raise UsageError(msg)
+
+
+_FLAGS = os.O_RDWR | getattr(os, "O_BINARY", 0) | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0)
+
+
+def _open(path: Path) -> int:
+    """A sidecar that this user left. Raises FileNotFoundError, and UsageError for whatever else is there.
+
+    In a folder that others may write to, what lies at its name may be theirs, a link, or a pipe.
+    """
+    try:
+        if not stat.S_ISREG(os.lstat(path).st_mode):
+            _refuse(path)
+        handle = os.open(path, _FLAGS)
+    except FileNotFoundError:
+        raise
+    except OSError as error:
+        if error.errno == errno.ELOOP:
+            _refuse(path)
+        msg = f"{path}, the progress of a batch, cannot be opened: {error.strerror}. Move it away."
+        raise UsageError(msg) from error
+    try:
+        _check_owner(path, os.fstat(handle))
+    except BaseException:
+        os.close(handle)
+        raise
+    return handle
+
+
+def _check_owner(path: Path, found: os.stat_result) -> None:
+    if not stat.S_ISREG(found.st_mode):
+        _refuse(path)
+    if found.st_nlink > 1:
+        msg = (
+            f"{path}, the progress of a batch, has another name too, and what is written would be there also:"
+        )
+        raise UsageError(f"{msg} put a copy in its place.")
+    if sys.platform == "win32" or found.st_uid == os.geteuid():
+        return
+    if found.st_uid == _owner_of_new_files(path.parent):
+        return
+    msg = f"{path}, the progress of a batch, is another user's: write to another file or another folder."
+    raise UsageError(msg)
+
+
+def _owner_of_new_files(folder: Path) -> int | None:
+    """On some file systems (a phone's shared storage) all files have one owner, whoever makes them."""
+    trial = folder / f".floatllm-{secrets.token_hex(8)}.part"
+    try:
+        handle = os.open(trial, _FLAGS | os.O_CREAT | os.O_EXCL, 0o600)
+    except OSError:
         return None
     try:
-        header = json.loads(line)
-    except ValueError:
-        header = None
-    if not isinstance(header, dict) or header.get("schema_version") != SCHEMA_VERSION:
-        msg = f"{path} is not the progress of a batch by this version: move it away."
-        raise UsageError(msg)
-    return header
+        return os.fstat(handle).st_uid
+    finally:
+        os.close(handle)
+        with suppress(OSError):
+            trial.unlink()
+
+
+def _make(path: Path) -> int:
+    """A new sidecar, for its owner alone."""
+    try:
+        return os.open(path, _FLAGS | os.O_CREAT | os.O_EXCL, 0o600)
+    except OSError as error:
+        msg = f"{path} cannot be written: {error.strerror}. Name an output in a folder that you may write to."
+        raise UsageError(msg) from error
 
 
 def _sync_folder(path: Path) -> None:

@@ -6,12 +6,13 @@ holds one library of ggml's, and the manifest of what that was built from. No co
 
 from __future__ import annotations
 
-import json
 import sys
 from dataclasses import dataclass
-from importlib.metadata import entry_points
+from importlib.metadata import EntryPoint, distributions
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+from floatllm import foreign_json
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -54,7 +55,7 @@ class Found:
 def discover() -> Iterator[Found]:
     """The installed plugins, by name; of one that is installed twice the one that Python would import."""
     seen: set[str] = set()
-    for entry in sorted(entry_points(group=GROUP), key=lambda entry: entry.name):
+    for entry in sorted(_entries(), key=lambda entry: entry.name):
         if entry.dist is None or not entry.value.isidentifier() or entry.value in seen:
             continue
         folder = Path(str(entry.dist.locate_file(entry.value))).resolve()
@@ -68,10 +69,24 @@ def discover() -> Iterator[Found]:
         yield Found(name=name, version=version, folder=folder, library=library)
 
 
+def _entries() -> Iterator[EntryPoint]:
+    """The group's entry points. A package whose metadata is damaged hides no other one."""
+    for distribution in distributions():
+        try:
+            found = [entry for entry in distribution.entry_points if entry.group == GROUP]
+            named = not found or all(
+                isinstance(one, str) for one in (distribution.name, distribution.version)
+            )
+        except (ValueError, KeyError, TypeError, AttributeError, OSError):
+            continue
+        if named:
+            yield from found
+
+
 def read_manifest(folder: Path) -> Mapping[str, Any]:
     """manifest.json of a folder; empty where there is none that can be read."""
     try:
-        manifest = json.loads((folder / "manifest.json").read_text(encoding="utf-8"))
+        manifest = foreign_json.read(folder / "manifest.json")
     except (OSError, ValueError):
         return {}
     return manifest if isinstance(manifest, dict) else {}

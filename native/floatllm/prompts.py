@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import zlib
 from array import array
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
 
+from floatllm import foreign_json
 from floatllm.errors import UsageError
 
 if TYPE_CHECKING:
@@ -108,8 +108,10 @@ class Prompts:
 
     def _row(self, line: bytes, number: int) -> Prompt:
         try:
-            raw = json.loads(line.decode("utf-8-sig"))
-        except (ValueError, RecursionError) as error:
+            raw = foreign_json.parse(line, "utf-8-sig")
+        except foreign_json.RepeatedKeyError as error:
+            raise self._refused(number, f"has {error.key!r} twice") from error
+        except ValueError as error:
             raise self._refused(number, f"is not JSON ({error})") from error
         if not isinstance(raw, dict):
             raise self._refused(number, "is not a JSON object")

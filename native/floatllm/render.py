@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from array import array
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
@@ -40,6 +41,18 @@ def printable(text: str) -> str:
     if text.isprintable():
         return text
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
+
+
+# Control characters but tab and line break, separators of lines, and what turns the direction of text around.
+_OBEYED = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u206f\ufff9-\ufffb]")
+
+
+def harmless(text: str) -> str:
+    """`text` in all its letters and lines, but with each character that a terminal obeys as an escape.
+
+    Unlike printable() it keeps the joiners of emoji, and marks and spaces of all languages.
+    """
+    return _OBEYED.sub(lambda found: found[0].encode("unicode_escape").decode(), text)
 
 
 def table(head: Sequence[str], rows: Iterable[Sequence[str]], right: Sequence[int] = ()) -> str:
@@ -92,7 +105,7 @@ def devices_text(found: Sequence[Device], cpu_variant: str, plugins: Sequence[Pl
         lines += f"\nThe CPU computes with the kernels for {cpu_variant}."
     for plugin in plugins:
         state = "is loaded" if plugin.loaded else f"is not loaded: {printable(plugin.reason)}"
-        lines += f"\n{plugin.name} {plugin.version} {state}."
+        lines += f"\n{printable(f'{plugin.name} {plugin.version}')} {state}."
     return lines
 
 

@@ -11,11 +11,13 @@ import os
 import signal
 import sys
 import threading
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from floatllm import _lib
 from floatllm.errors import EngineError, FloatLLMError, UsageError
+from floatllm.streams import INTERRUPTED
 
 if TYPE_CHECKING:
     import argparse
@@ -24,7 +26,6 @@ if TYPE_CHECKING:
 HOST, PORT = "127.0.0.1", 50052
 _ANNOUNCED_AFTER = 0.3  # seconds; by then what is wrong with the address is known
 _LOOK_SECONDS = 0.5
-_INTERRUPTED = 130  # the exit code behind Ctrl-C
 
 
 def add(endpoint: str) -> None:
@@ -141,7 +142,7 @@ def run_server(arguments: argparse.Namespace, say: Callable[[str], None]) -> NoR
         while server.is_alive():
             server.join(_LOOK_SECONDS)
     except KeyboardInterrupt:
-        _end(_INTERRUPTED)
+        _end(INTERRUPTED)
     raise failure[0]
 
 
@@ -160,7 +161,8 @@ def _is_loopback(host: str) -> bool:
 
 def _end(code: int) -> NoReturn:
     """Ends the process while the server's thread is still in C, which an ordinary exit would pull away."""
-    sys.stderr.flush()
+    with suppress(OSError, ValueError):
+        sys.stderr.flush()
     os._exit(code)
 
 
@@ -187,10 +189,11 @@ def connect(arguments: argparse.Namespace, say: Callable[[str], None]) -> None:
     def tell(message: str) -> None:
         # Where nobody notes it, the signal itself cuts off what ggml waits for.
         if interrupts is not None and interrupts.came():
-            _end(_INTERRUPTED)
+            _end(INTERRUPTED)
         say(f"floatllm: {message}")
         # What was generated so far is whole text; nothing else can be saved from here.
-        sys.stdout.flush()
+        with suppress(OSError, ValueError):
+            sys.stdout.flush()
         _end(EngineError.exit_code)
 
     set_abort(tell)
@@ -222,5 +225,5 @@ class _Interrupts:
             while os.read(self._reading, 1) != bytes([signal.SIGINT]):
                 pass
             if self._first.is_set():
-                _end(_INTERRUPTED)
+                _end(INTERRUPTED)
             self._first.set()

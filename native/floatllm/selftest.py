@@ -24,6 +24,7 @@ from floatllm.engine import Engine, Event
 from floatllm.errors import FloatLLMError
 from floatllm.model import Model
 from floatllm.report import Report
+from floatllm.streams import guarded, say, write
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -102,7 +103,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     if arguments.report is not None:
         arguments.report.write_text(json.dumps(asdict(result), indent=2) + "\n", encoding="utf-8")
     if not result.ok:
-        sys.stderr.write(f"floatllm.selftest: {result.reason}\n")
+        say(f"floatllm.selftest: {result.reason}")
         return NOT_PROVEN
     return 0
 
@@ -170,7 +171,7 @@ def _check_map(
         raise _NotProvenError(msg)
     events: list[Event] = []
     with Engine(plan) as engine:
-        report = Report(model, print, tensors=True)
+        report = Report(model, lambda line: write(line + "\n"), tensors=True)
 
         def listen(event: Event) -> None:
             events.append(event)
@@ -245,4 +246,4 @@ def _near(found: memoryview[float], expected: Sequence[float], limit: float, pee
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(guarded(main))

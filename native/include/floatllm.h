@@ -82,10 +82,10 @@ FLOATLLM_API const char *floatllm_cpu_variant(void);
 typedef struct floatllm_device_info {
     const char *name;        /* ggml's name: CPU, CUDA0, Vulkan0, MTL0, RPC0 */
     const char *description; /* both NUL-terminated and valid for the life of the process */
-    uint64_t memory_free;
-    uint64_t memory_total;
-    int32_t type;      /* 0 CPU, 1 GPU, 2 integrated GPU, 3 accelerator */
-    int32_t maps_host; /* 1 where the device computes on host memory in place */
+    uint64_t memory_free;    /* bytes; of the CPU what the system, control groups and limits still give */
+    uint64_t memory_total;   /* bytes */
+    int32_t type;            /* 0 CPU, 1 GPU, 2 integrated GPU, 3 accelerator */
+    int32_t maps_host;       /* 1 where the device computes on host memory in place */
 } floatllm_device_info;
 
 FLOATLLM_API size_t floatllm_device_count(void);

@@ -14,6 +14,9 @@ struct Budget {
     std::string source;  // what binds, for people
 };
 
+// The bound with the fewest bytes, or nullptr if there are no bounds.
+const os::MemoryBound *tightest(const std::vector<os::MemoryBound> &bounds);
+
 // The tightest of `bounds`, less a slack of 5 % and at least 32 MiB: other processes grow too, and the
 // interpreter around the engine (64 MiB in DESIGN.md) has its memory already when this is asked.
 // Without any bound (a system that states none) it is 1 GiB.

@@ -135,6 +135,12 @@ floatllm_status floatllm_device(size_t index, floatllm_device_info *out, char **
     return guarded(error, [&] {
         require(out != nullptr, "The result pointer is NULL.");
         *out = floatllm::device_info(index);
+        // ggml says that all of the host's memory is free.
+        const auto bounds = floatllm::os::memory_bounds();
+        const floatllm::os::MemoryBound *bound = floatllm::tightest(bounds);
+        if (out->type == 0 && bound != nullptr) {
+            out->memory_free = std::min(bound->bytes, out->memory_total);
+        }
     });
 }
 

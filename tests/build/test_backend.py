@@ -376,8 +376,9 @@ def test_a_damaged_project_file_is_not_passed_over() -> None:
         root_project((ROOT / "native" / "pyproject.toml").read_bytes().replace(b"backend-path", b"backend"))
 
 
-def test_a_time_that_is_none_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("SOURCE_DATE_EPOCH", "yesterday")
+@pytest.mark.parametrize("epoch", ["yesterday", "-1", "1.5", " 1", "٣", "4294967296", "9" * 5000])
+def test_a_time_that_is_none_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, epoch: str) -> None:
+    monkeypatch.setenv("SOURCE_DATE_EPOCH", epoch)
     with pytest.raises(UsageFaultError, match="SOURCE_DATE_EPOCH"):
         pack_sdist({}, tmp_path)
 

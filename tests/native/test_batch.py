@@ -221,6 +221,10 @@ def test_a_model_without_tokenizer_takes_token_ids(
         (b'{"prompt": "a", "max_tokens": 1.5}', "max_tokens"),
         (b'{"prompt": "a", "id": [1]}', "id"),
         (b'{"prompt": "a", "temperature": 1}', "temperature"),
+        (b'{"prompt": "a", "prompt": "b", "max_tokens": 1}', "'prompt' twice"),
+        (b'{"prompt": "a", "id": {"b": 1, "b": 2}}', "'b' twice"),
+        (b'{"tokens": [1], "id": NaN}', "not JSON"),
+        (b'{"tokens": [1], "max_tokens": ' + b"1" * 5000 + b"}", "not JSON|max_tokens"),
     ],
 )
 def test_a_row_that_is_not_right_is_refused_before_anything_runs(

@@ -175,6 +175,7 @@ def test_a_sidecar_with_settings_that_are_none_is_refused(
     header, rest = path.read_text().split("\n", 1)
     path.write_text(json.dumps({**json.loads(header), "ctx": value}) + "\n" + rest)
     kept = shutil.copyfile(path, tmp_path / "kept")
-    with pytest.raises(UsageError, match="another ctx"):
+    why = "another ctx" if isinstance(value, int) else "not the progress of a batch by this version"
+    with pytest.raises(UsageError, match=why):
         _go_on(made(), tmp_path)
     assert path.read_bytes() == kept.read_bytes()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -53,6 +54,37 @@ def test_a_missing_library_is_explained_and_other_words_are_left() -> None:
     of_plugin = "/usr/lib/libvulkan.so.1/x.so: undefined symbol: foo"
     assert plugin.explained("bad ELF header") == "bad ELF header"
     assert of_plugin in plugin.explained(of_plugin)
+
+
+def test_a_damaged_package_hides_no_plugin(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    add_plugin(tmp_path, Path(__file__), {"distribution": "floatllm-extra"})
+    for name, metadata, entries in (
+        ("binary", b"Name: binary\nVersion: 1\n", b"\xff\xfe\x00"),
+        ("nameless", b"Version: 1\n", f"[{plugin.GROUP}]\nnameless = nameless\n".encode()),
+        ("malformed", b"Name: malformed\nVersion: 1\n", b"[a]\n= \n[\nno section"),
+    ):
+        info = tmp_path / f"{name}-1.dist-info"
+        info.mkdir()
+        (info / "METADATA").write_bytes(metadata)
+        (info / "entry_points.txt").write_bytes(entries)
+    monkeypatch.syspath_prepend(tmp_path)
+    assert [found.name for found in plugin.discover()] == ["floatllm-extra"]
+
+
+@pytest.mark.parametrize(
+    "content",
+    [b"[" * 100_000, b"7", b"\xff", b"\x00" * 2_000_000, b'{"ggml": 1, "ggml": 2}', b'{"ggml": NaN}'],
+    ids=range(6),
+)
+def test_a_damaged_manifest_is_told(tmp_path: Path, content: bytes) -> None:
+    (tmp_path / "manifest.json").write_bytes(content)
+    assert plugin.misfit({}, plugin.read_manifest(tmp_path)).startswith("its manifest is missing or damaged")
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="POSIX pipes")
+def test_a_manifest_that_is_a_pipe_is_not_waited_for(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "manifest.json")
+    assert plugin.read_manifest(tmp_path) == {}
 
 
 # ---- real packages beside a real engine -----------------------------------------------------------
