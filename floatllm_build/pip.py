@@ -10,6 +10,7 @@ from pathlib import Path
 
 from floatllm_build.errors import MissingError
 from floatllm_build.files import scratch_in
+from floatllm_build.sealed import is_whole, seal
 from floatllm_build.system import Completed, System
 from floatllm_build.values import Target
 
@@ -32,7 +33,7 @@ def own_pip(system: System, cache: Path) -> tuple[str, ...]:
         # A wheel of pip runs as it is: `python pip-25.whl/pip`.
         return (sys.executable, f"{bundled[-1]}/pip")
     folder = cache / "tools" / "pip"
-    if not (folder / "pip").is_dir():
+    if not is_whole(folder):
         uv = system.which("uv")
         done = (
             _pip_by_uv(system, uv, folder) if uv else Completed(rc=127, out="", err="there is no uv either")
@@ -51,6 +52,7 @@ def _pip_by_uv(system: System, uv: str, folder: Path) -> Completed:
         command = (uv, "pip", "install", "--target", str(scratch / "pip"), "pip")
         done = system.run(command, timeout=_TIMEOUT)
         if done.rc == 0:
+            seal(scratch / "pip")
             shutil.rmtree(folder, ignore_errors=True)
             (scratch / "pip").rename(folder)
         return done

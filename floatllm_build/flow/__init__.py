@@ -213,7 +213,7 @@ def clean(tell: Listener) -> Path:
     """
     cache = cache_dir()
     if cache.is_dir():
-        with cache_lock(cache, tell):
+        with cache_lock(cache, tell, cleaning=True):
             # By name: FLOATLLM_CACHE_DIR may point at a folder that holds other things too.
             stayed = [fault for name in CACHE_FOLDERS if (fault := remove_folder(cache / name))]
         if stayed:

@@ -7,6 +7,7 @@ import os
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 from floatllm_build.build.governor import spare
 from floatllm_build.build.key import digest, plan_inputs, wheel_inputs
@@ -33,7 +34,8 @@ from floatllm_build.select import DEVICES, make_plans
 from floatllm_build.sizes import show_size
 from floatllm_build.symbols import Door
 from floatllm_build.system import System
-from floatllm_build.tools import bring_repairer, with_tools
+from floatllm_build.tools import bring_repairer, read_tools, with_tools
+from floatllm_build.trust import make_private
 from floatllm_build.values import (
     GgmlSource,
     Host,
@@ -115,9 +117,14 @@ def _make_wheel(
     """One proven wheel; `base` is that of the engine where it is a plugin's."""
     requires = made.toolkit.requires if made.toolkit else ()
     sources = requiring(read_sources(data_dir()), requires, made.plugin)
-    inputs = plan_inputs(made, presets()[made.preset].variables, host, toolchain, source.folder)
     tags = (host.python.platform, system.getenv("AUDITWHEEL_PLAT") if made.portable else None)
-    key = digest(wheel_inputs(inputs, digests(sources), source.tree_sha256, " ".join(filter(None, tags))))
+
+    def keys(chain: ToolchainFacts) -> tuple[dict[str, Any], str]:
+        inputs = plan_inputs(made, presets()[made.preset].variables, host, chain, source.folder)
+        tag = " ".join(filter(None, tags))
+        return inputs, digest(wheel_inputs(inputs, digests(sources), source.tree_sha256, tag))
+
+    inputs, key = keys(toolchain)
     cached = find_cached(cache, key)
     if cached:
         if wish.trace:
@@ -125,11 +132,14 @@ def _make_wheel(
         tell(StepDone("build", f"nothing changed; reusing {Path(cached.path).name}, built and proven before"))
         return cached
     # Before the compilers take their time.
+    toolchain = read_tools(system, toolchain, cache)
+    inputs, key = keys(toolchain)
     repairer = bring_repairer(system, host.os.name, cache) if made.portable else None
     if made.toolkit and made.toolkit.download:
-        _toolkit(system, made.toolkit, cache, tell)
+        _toolkit(system, made.toolkit, cache, tell, compiles=True)
     folder = Folder(cache / "build" / f"{made.preset}-{digest(inputs)[:10]}")
     try:
+        make_private(folder.root.parent)
         stage(sources, folder.sources)
         _mind_the_clock(folder, cache, tell)
         means = Means(
@@ -172,9 +182,9 @@ def find_source(system: System, pin: Pin, cache: Path, chosen: Path | None, tell
     return source
 
 
-def _toolkit(system: System, toolkit: PlannedToolkit, cache: Path, tell: Listener) -> None:
+def _toolkit(system: System, toolkit: PlannedToolkit, cache: Path, tell: Listener, *, compiles: bool) -> None:
     tell(StepStarted("toolkit"))
-    fetched = fetch_toolkit(system, toolkit, cache, tell)
+    fetched = fetch_toolkit(system, toolkit, cache, tell, compiles=compiles)
     tell(StepDone("toolkit", f"CUDA {toolkit.version}, {'fetched' if fetched else 'in the cache'}"))
 
 
@@ -182,7 +192,7 @@ def bring_libraries(
     system: System, target: Target, toolkit: PlannedToolkit, cache: Path, tell: Listener
 ) -> None:
     if toolkit.download:
-        _toolkit(system, toolkit, cache, tell)
+        _toolkit(system, toolkit, cache, tell, compiles=False)
     tell(StepStarted("install"))
     bring_runtime(system, target, toolkit, runtime_wheels(toolkit) if toolkit.download else None, cache)
     tell(StepDone("install", f"CUDA's libraries ({', '.join(toolkit.requires)}) into {target.prefix}"))
