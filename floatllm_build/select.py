@@ -12,6 +12,7 @@ from dataclasses import replace
 from floatllm_build.errors import MissingError, UsageFaultError
 from floatllm_build.presets import Preset, find_preset
 from floatllm_build.rules import FITTERS
+from floatllm_build.rules.cmake_args import heed
 from floatllm_build.rules.cost import (
     GCC_RECLAIM,
     LEAST_MEMORY,
@@ -67,7 +68,8 @@ def make_plan(host: Host, request: Request, presets: Mapping[str, Preset]) -> Pl
     jobs = _choose_jobs(host, request, preset, rung, peaks, reasons)
     if rung and rung < peaks[0]:
         reasons.append(_tight(host, request, presets, preset, peaks[0], rung))
-    defines = _defines(host, request, preset, fit, reasons)
+    defines = _defines(host, preset, fit, reasons)
+    _heed_cmake_args(request, preset, defines, rejections, reasons)
     if preset.low_mem and not request.preset:
         reasons += _fast_fits(host, request, presets, backend)
     cc, cxx = host.toolchain.c, host.toolchain.cxx
@@ -320,9 +322,7 @@ def _tight(
     )
 
 
-def _defines(
-    host: Host, request: Request, preset: Preset, fit: Fit, reasons: list[Reason]
-) -> tuple[str, ...]:
+def _defines(host: Host, preset: Preset, fit: Fit, reasons: list[Reason]) -> tuple[str, ...]:
     defines: tuple[str, ...] = ()
     for ours, why in (
         ((), ()) if preset.portable else cpu_defines(host),
@@ -330,6 +330,27 @@ def _defines(
     ):
         defines += ours
         reasons += why
-    if request.cmake_args:
-        reasons.append(Reason(rule="cmake-args", text="CMAKE_ARGS is set and is passed on"))
     return (*defines, *fit.defines)
+
+
+def _heed_cmake_args(
+    request: Request,
+    preset: Preset,
+    defines: tuple[str, ...],
+    rejections: tuple[Rejection, ...],
+    reasons: list[Reason],
+) -> None:
+    """Raises MissingError where CMAKE_ARGS would have something else built than what is planned."""
+    if not request.cmake_args:
+        return
+    variables = {**preset.variables, **dict(define.split("=", 1) for define in defines)}
+    why_not = {no.backend: no.reason for no in rejections}
+    heard = heed(request.cmake_args, preset.backend, variables, why_not)
+    if heard.against:
+        told = "".join(f"\n  {one}." for one in heard.against)
+        raise MissingError(f"CMAKE_ARGS, which is set, contradicts the plan (preset {preset.name}):{told}")
+    if heard.instead:
+        text = f"CMAKE_ARGS, which is set, changes the plan: {join(list(heard.instead))}"
+        reasons.insert(0, Reason(rule="cmake-args", text=text))
+    else:
+        reasons.append(Reason(rule="cmake-args", text="CMAKE_ARGS is set and is passed on"))
