@@ -77,6 +77,9 @@ _KINDS = {
             "affinity": _SIZE_OR_NOTHING,
             "hwcaps": _sizes_or_nothing("hwcap", "hwcap2"),
             "rlimit_as": _SIZE_OR_NOTHING,
+            "disk": _object(
+                dict.fromkeys(("free", "inodes", "held", "noexec", "temp"), _SIZE), ["object", "null"]
+            ),
             "windows_memory": _sizes_or_nothing("total", "available", "commit_limit", "commit_room"),
         },
         description="What the running Python says of itself and its limits.",

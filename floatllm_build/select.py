@@ -29,6 +29,7 @@ from floatllm_build.rules.cost import (
     sane_size,
 )
 from floatllm_build.rules.cpu import cpu_defines
+from floatllm_build.rules.disk import disk_needed
 from floatllm_build.rules.fit import Fit, Obstacle, Terms, join
 from floatllm_build.rules.machine import refusal
 from floatllm_build.sizes import show_size
@@ -55,8 +56,7 @@ def make_plan(host: Host, request: Request, presets: Mapping[str, Preset]) -> Pl
     """
     if refused := refusal(host):
         raise MissingError(refused)
-    _check_numbers(request)
-    _check_machine(request, presets)
+    check_request(request, presets)
     reasons: list[Reason] = []
     backend, fit, rejections = _choose_backend(host, request, presets, reasons)
     preset = _choose_preset(host, request, presets, backend, reasons)
@@ -73,6 +73,7 @@ def make_plan(host: Host, request: Request, presets: Mapping[str, Preset]) -> Pl
     if preset.low_mem and not request.preset:
         reasons += _fast_fits(host, request, presets, backend)
     cc, cxx = host.toolchain.c, host.toolchain.cxx
+    fetched = (*downloads(host, portable=preset.portable), *fit.downloads)
     return Plan(
         preset=preset.name,
         backend=backend,
@@ -85,8 +86,9 @@ def make_plan(host: Host, request: Request, presets: Mapping[str, Preset]) -> Pl
         memory_rung=rung,
         memory_per_job=peaks[0],
         memory_peak=memory_peak(peaks, jobs),
+        disk=disk_needed(preset, fetched, fit.toolkit),
         architectures=fit.architectures,
-        downloads=(*downloads(host, portable=preset.portable), *fit.downloads),
+        downloads=fetched,
         toolkit=fit.toolkit,
         proof="device" if fit.proven else "none",
         environment=fit.environment,
@@ -105,6 +107,14 @@ def make_plan(host: Host, request: Request, presets: Mapping[str, Preset]) -> Pl
         reasons=tuple(reasons),
         rejections=rejections,
     )
+
+
+def check_request(request: Request, presets: Mapping[str, Preset]) -> None:
+    """What can be said without a machine. Raises UsageFaultError as `make_plan` does."""
+    _check_numbers(request)
+    _check_machine(request, presets)
+    _asked_backend(request, presets)
+    _check_kind(request, presets)
 
 
 def make_plans(host: Host, request: Request, presets: Mapping[str, Preset]) -> tuple[Plan, ...]:
@@ -145,6 +155,21 @@ def _check_machine(request: Request, presets: Mapping[str, Preset]) -> None:
             f"Preset `{request.preset}` is for another machine, where this one cannot prove the result. "
             f"Use plain cmake: cmake --preset {request.preset} -S native"
         )
+
+
+def _check_kind(request: Request, presets: Mapping[str, Preset]) -> None:
+    if request.preset:
+        preset = find_preset(presets, request.preset)
+        if request.low_mem and not preset.low_mem:
+            raise UsageFaultError(
+                f"Preset `{preset.name}` is no low-memory preset. Leave out --low-mem or --preset."
+            )
+        if request.portable and not preset.portable:
+            raise UsageFaultError(
+                f"Preset `{preset.name}` is not portable. Leave out --portable or --preset."
+            )
+    elif request.portable and request.low_mem:
+        raise UsageFaultError("There is no low-memory preset for portable wheels. Leave out one of the two.")
 
 
 # ---- backend ----------------------------------------------------------------------------------
@@ -229,21 +254,8 @@ def _choose_preset(
     host: Host, request: Request, presets: Mapping[str, Preset], backend: Backend, reasons: list[Reason]
 ) -> Preset:
     if request.preset:
-        preset = find_preset(presets, request.preset)
-        if request.low_mem and not preset.low_mem:
-            raise UsageFaultError(
-                f"Preset `{preset.name}` is no low-memory preset. Leave out --low-mem or --preset."
-            )
-        if request.portable and not preset.portable:
-            raise UsageFaultError(
-                f"Preset `{preset.name}` is not portable. Leave out --portable or --preset."
-            )
-        return preset
+        return find_preset(presets, request.preset)
     if request.portable:
-        if request.low_mem:
-            raise UsageFaultError(
-                "There is no low-memory preset for portable wheels. Leave out one of the two."
-            )
         reasons.append(Reason(rule="portable", text="a wheel for any machine of the platform was asked for"))
         return find_preset(presets, f"wheel-{backend}")
     capacity = sane_size(request.memory or host.memory.capacity)

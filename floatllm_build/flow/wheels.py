@@ -17,20 +17,23 @@ from floatllm_build.build_folder import Folder, free_space_hint
 from floatllm_build.cuda_runtime import bring_runtime, libraries_beside
 from floatllm_build.cuda_toolkit import fetch_toolkit, runtime_wheels
 from floatllm_build.describe import describe_host, describe_plan
+from floatllm_build.disk import check_runs_programs
 from floatllm_build.errors import (
     BuildFailedError,
     UsageFaultError,
 )
 from floatllm_build.events import Hint, Listener, StepDone, StepStarted
 from floatllm_build.files import in_the_future, remove_folder
-from floatllm_build.ggml_source import Pin, fetch, locate, read_pin
+from floatllm_build.ggml_source import Pin, check_chosen, fetch, locate, read_pin
 from floatllm_build.host import probe_host, probe_memory
+from floatllm_build.host.disk import probe_disk
 from floatllm_build.host.findings import Findings
 from floatllm_build.paths import data_dir
 from floatllm_build.preflight import check_lacks, find_lacks
 from floatllm_build.presets import Preset, load_presets
 from floatllm_build.repair import repair
-from floatllm_build.select import DEVICES, make_plans
+from floatllm_build.rules.disk import disk_lacks
+from floatllm_build.select import DEVICES, check_request, make_plans
 from floatllm_build.sizes import show_size
 from floatllm_build.symbols import Door
 from floatllm_build.system import System
@@ -68,6 +71,13 @@ def presets() -> dict[str, Preset]:
     return load_presets(data_dir())
 
 
+def check_wish(wish: Wish) -> None:
+    """What is wrong with it in itself, before anybody waits for the cache. Raises UsageFaultError."""
+    check_request(wish.request, presets())
+    if wish.ggml_dir:
+        check_chosen(wish.ggml_dir)
+
+
 def make_all(
     door: Door, wish: Wish, python: str, cache: Path, tell: Listener, *, alone: bool, installs: bool
 ) -> list[tuple[Plan, Wheel]]:
@@ -76,6 +86,7 @@ def make_all(
     `alone`: raises UsageFaultError where there would be a plugin's beside it. `installs`: into a target that
     the plan must suit.
     """
+    check_runs_programs(cache)
     tell(StepStarted("probe"))
     system = door.inner
     host = door.symbols.settle(probe_host(door, wish.python))
@@ -132,6 +143,8 @@ def _make_wheel(
         tell(StepDone("build", f"nothing changed; reusing {Path(cached.path).name}, built and proven before"))
         return cached
     # Before the compilers take their time.
+    now = replace(host, disk=probe_disk(system, Findings()))
+    check_lacks(disk_lacks(now, made, str(cache)))
     toolchain = read_tools(system, toolchain, cache)
     inputs, key = keys(toolchain)
     repairer = bring_repairer(system, host.os.name, cache) if made.portable else None

@@ -31,7 +31,7 @@ _SWITCH = re.compile(rf"(?:GGML|LLAMA|WHISPER|SD)_(?P<kind>{'|'.join((*_SWITCHES
 # The switches that ggml has today: only these can turn something off.
 _TODAY = {f"GGML_{backend.upper()}": backend for backend in BACKENDS if backend != "cpu"}
 
-_UNSET = "take it out of CMAKE_ARGS, or unset that"
+_UNSET = "take it out of CMAKE_ARGS, or unset CMAKE_ARGS"
 # What the plan, the packing and the proof stand on, and how it is chosen instead.
 _FIXED: Mapping[str, str] = {
     "BUILD_SHARED_LIBS": f"{_UNSET}: the preset decides how the wheel is packed",
