@@ -14,7 +14,7 @@ from floatllm_build.errors import MissingError
 from floatllm_build.events import Hint, Listener
 from floatllm_build.paths import CACHE_FOLDERS, borrowed_home
 from floatllm_build.process import inherited
-from floatllm_build.trust import check_cache
+from floatllm_build.trust import check_cache, check_inside
 
 _POLL = 0.2
 
@@ -29,7 +29,7 @@ def cache_lock(cache: Path, tell: Listener, *, cleaning: bool = False) -> Iterat
     if home := borrowed_home():
         tell(Hint(f"HOME is {home}, which belongs to another user: root works in {cache} instead."))
     try:
-        check_cache(cache, CACHE_FOLDERS, cleaning=cleaning)
+        check_cache(cache, cleaning=cleaning)
         file = _open(cache / "lock")
     except OSError as error:
         raise MissingError(
@@ -44,6 +44,8 @@ def cache_lock(cache: Path, tell: Listener, *, cleaning: bool = False) -> Iterat
                 told = True
             time.sleep(_POLL)
         try:
+            if not cleaning:
+                check_inside(cache, CACHE_FOLDERS)
             with inherited(file.fileno()):
                 yield
         finally:

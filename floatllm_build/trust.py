@@ -11,6 +11,7 @@ folder that was made a moment ago.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import stat
 import tempfile
@@ -98,29 +99,33 @@ def me_in(folder: Path) -> Me | None:
     return Me(user=status.owner, own_group=plain.own_group, modes=not status.mode & _WRITABLE)
 
 
-def check_cache(home: Path, names: Iterable[str], *, cleaning: bool = False) -> None:
-    """Makes the cache's folder where it is not there, and closes ours in it (`names`) to others.
+def check_cache(home: Path, *, cleaning: bool = False) -> None:
+    """Makes the cache's folder where it is not there. `cleaning`: only its owner counts, not who else writes.
 
-    `cleaning`: only its owner counts, because nothing in it will be used.
-
-    Raises MissingError where something belongs to another user or could have been changed by one; OSError
-    where the folder cannot be made.
+    Raises MissingError where it belongs to another user or where others can write to it; OSError where it
+    cannot be made.
     """
     make_private(home)
     me = me_in(home.resolve())
+    fault = _root_fault(home, me) if me else None
+    if me and fault and not (cleaning and not fault.foreign):
+        raise MissingError(_words(home, [fault], me))
+
+
+def check_inside(home: Path, names: Iterable[str]) -> None:
+    """Closes our folders in the cache (`names`) to others. For who holds its lock.
+
+    Raises MissingError where one of them or an entry of one could have been written by another user.
+    """
+    me = me_in(home.resolve())
     if me is None:
         return
-    faults = [fault] if (fault := _root_fault(home, me)) else []
-    if cleaning:
-        faults = [fault for fault in faults if fault.foreign]
-    elif not faults:
-        for name in names:
-            faults += _faults_within(home / name, me)
+    folders = [home / name for name in names]
+    faults = [fault for folder in folders for fault in _faults_within(folder, me)]
     if faults:
         raise MissingError(_words(home, faults, me))
-    if not cleaning:
-        for name in names:
-            _close(home / name)
+    for folder in folders:
+        _close(folder)
 
 
 def make_private(folder: Path) -> None:
@@ -170,7 +175,9 @@ def _fault(path: Path, me: Me | None) -> Fault | None:
 def _close(folder: Path) -> None:
     """What an earlier version made by the user's umask is closed to others."""
     if folder.is_dir() and not folder.is_symlink() and folder.stat().st_mode & 0o077:
-        folder.chmod(_PRIVATE)
+        # Not every file system can.
+        with contextlib.suppress(OSError):
+            folder.chmod(_PRIVATE)
 
 
 def _words(home: Path, faults: list[Fault], me: Me) -> str:

@@ -19,7 +19,7 @@ from floatllm_build.files import remove_folder
 from floatllm_build.lock import cache_lock
 from floatllm_build.paths import CACHE_FOLDERS
 from floatllm_build.sealed import is_whole, seal
-from floatllm_build.trust import Me, Status, check_cache, is_ours, judge
+from floatllm_build.trust import Me, Status, check_cache, check_inside, is_ours, judge
 from floatllm_build.values import Proof
 from floatllm_build.wheel import find_cached, keep
 
@@ -27,6 +27,11 @@ pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="Windows has no 
 
 ME = Me(user=1000, own_group=1000)
 NOBODY = 65534
+
+
+def check(cache: Path) -> None:
+    check_cache(cache)
+    check_inside(cache, CACHE_FOLDERS)
 
 
 @pytest.mark.parametrize(
@@ -68,7 +73,7 @@ def test_a_file_system_that_gives_all_to_one_user_is_believed(
 ) -> None:
     """As network drives do with root, and phones and Windows' drives in a container with everybody."""
     monkeypatch.setattr(os, "geteuid", lambda: tmp_path.stat().st_uid + 1)
-    check_cache(tmp_path, CACHE_FOLDERS)
+    check(tmp_path)
     assert list(tmp_path.iterdir()) == []
 
 
@@ -87,7 +92,7 @@ def test_folders_are_made_for_their_owner_alone(tmp_path: Path) -> None:
 def test_an_earlier_cache_is_closed_to_others_and_used(tmp_path: Path) -> None:
     (tmp_path / "wheels" / "k").mkdir(parents=True)
     (tmp_path / "wheels").chmod(0o755)
-    check_cache(tmp_path, CACHE_FOLDERS)
+    check(tmp_path)
     assert stat.S_IMODE((tmp_path / "wheels").stat().st_mode) == 0o700
     assert (tmp_path / "wheels" / "k").is_dir()
 
@@ -99,7 +104,7 @@ def test_an_earlier_cache_of_a_user_with_a_group_of_its_own_is_used(
     for folder in ("", "wheels", "wheels/k"):
         (tmp_path / folder).mkdir(exist_ok=True)
         (tmp_path / folder).chmod(0o775)
-    check_cache(tmp_path, CACHE_FOLDERS)
+    check(tmp_path)
     assert stat.S_IMODE((tmp_path / "wheels").stat().st_mode) == 0o700
 
 
@@ -109,7 +114,7 @@ def test_a_folder_that_others_could_write_is_not_used(tmp_path: Path, folder: st
     (cache / folder).mkdir(parents=True)
     (cache / folder).chmod(0o777)
     with pytest.raises(MissingError, match="everyone") as caught:
-        check_cache(cache, CACHE_FOLDERS)
+        check(cache)
     said = str(caught.value)
     assert str(cache / folder) in said
     assert "floatllm-build clean" in said
@@ -124,7 +129,7 @@ def test_clean_works_in_a_cache_that_others_could_write(
     (tmp_path / "wheels").chmod(0o777)
     flow.clean(lambda _: None)
     assert not (tmp_path / "wheels").exists()
-    check_cache(tmp_path, CACHE_FOLDERS)
+    check(tmp_path)
 
 
 # ---- another user's -----------------------------------------------------------------------------
@@ -143,7 +148,7 @@ def test_a_folder_of_another_user_is_not_used(tmp_path: Path, folder: str) -> No
     (cache / folder).mkdir(parents=True)
     given_to_nobody(cache / folder)
     with pytest.raises(MissingError, match="belongs to") as caught:
-        check_cache(cache, CACHE_FOLDERS)
+        check(cache)
     said = str(caught.value)
     assert f"{cache / folder} belongs to" in said
     assert f"rm -r {cache / folder}" in said
@@ -176,10 +181,10 @@ def test_the_cache_may_be_a_link_to_a_folder_of_the_user(tmp_path: Path) -> None
     (tmp_path / "cache").symlink_to("disk")
     (tmp_path / "disk" / "more").mkdir()
     (tmp_path / "disk" / "cuda").symlink_to("more")
-    check_cache(tmp_path / "cache", CACHE_FOLDERS)
+    check(tmp_path / "cache")
     given_to_nobody(tmp_path / "disk")
     with pytest.raises(MissingError, match="belongs to"):
-        check_cache(tmp_path / "cache", CACHE_FOLDERS)
+        check(tmp_path / "cache")
 
 
 def test_a_link_to_a_folder_that_is_not_ours_is_not_followed(tmp_path: Path) -> None:
@@ -189,14 +194,14 @@ def test_a_link_to_a_folder_that_is_not_ours_is_not_followed(tmp_path: Path) -> 
     (cache / "ggml").symlink_to(elsewhere)
     given_to_nobody(elsewhere)
     with pytest.raises(MissingError, match="is a link to") as caught:
-        check_cache(cache, CACHE_FOLDERS)
+        check(cache)
     assert f"rm {cache / 'ggml'}" in str(caught.value)
 
 
 def test_a_link_that_leads_nowhere_is_named(tmp_path: Path) -> None:
     (tmp_path / "ggml").symlink_to(tmp_path / "nowhere")
     with pytest.raises(MissingError, match="which is not there"):
-        check_cache(tmp_path, CACHE_FOLDERS)
+        check(tmp_path)
 
 
 def test_clean_says_that_it_is_a_link(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
