@@ -36,7 +36,7 @@ OURS = (
 FOREIGN = (
     ("CC", "The C compiler, arguments allowed (`ccache gcc`)"),
     ("CXX", "The C++ compiler, arguments allowed"),
-    ("CMAKE_ARGS", "Further options for cmake, after the plan's own"),
+    ("CMAKE_ARGS", "Further options for cmake, after the plan's own; what contradicts the plan is refused"),
     ("CMAKE_EXECUTABLE", "The cmake to use, instead of the one on `PATH`"),
     ("NINJA", "The ninja to use, instead of the one on `PATH`"),
     ("CUDACXX", "The nvcc to use, before any other that is found"),

@@ -23,6 +23,11 @@ NOT_INHERITED = (
 )
 
 
+# Options of the user's own that reach the compilers.
+FLAGS = (
+    *("CMAKE_ARGS", "CFLAGS", "CXXFLAGS", "CPPFLAGS", "LDFLAGS", "CUDAFLAGS", "HIPFLAGS"),
+    *("NVCC_APPEND_FLAGS", "NVCC_PREPEND_FLAGS", "CL", "_CL_", "LINK", "_LINK_"),
+)
 # Bytes free on a disk where a unit may have found no room.
 _FULL = 8 << 20
 
@@ -108,16 +113,26 @@ def run_logged(argv: tuple[str, ...], folder: Folder, env: Mapping[str, str], cw
 def failure(what: str, text: str, folder: Folder) -> BuildFailedError:
     """The error of a failed child: the cause and the fix where they are known, its first errors, the log."""
     found = diagnose(text)
+    yours = "" if found and found.is_of_machine else _flags_first()
     free = shutil.disk_usage(folder.root).free
     if found:
-        cause, fix = f" {found.cause}.", f"To go on: {found.fix}.\n"
+        cause, fix = f" {found.cause}.", f"To go on: {yours}{found.fix}.\n"
     elif free < _FULL:
         # Archivers end without a word.
         cause, fix = f" only {show_size(free)} are free on the disk.", f"{free_space_hint(folder)}\n"
     else:
-        cause, fix = "", ""
+        cause, fix = "", f"To go on: {yours.removesuffix('; else ')}.\n" if yours else ""
     lines = "".join(f"  {line}\n" for line in first_errors(text))
     return BuildFailedError(f"{what} failed:{cause}\n{lines}{fix}Everything it said is in {folder.log}")
+
+
+def _flags_first() -> str:
+    """The variables by which the user changes what compilers get: the first suspects of what they refuse."""
+    given = ((name, os.environ.get(name, "").strip()) for name in FLAGS)
+    told = [f"{name} (`{value[:200]}`)" for name, value in given if value]
+    if not told:
+        return ""
+    return f"unset {' and '.join(told)}, which changes what the compilers get, and run this again; else "
 
 
 def free_space_hint(folder: Folder) -> str:

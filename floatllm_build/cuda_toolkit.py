@@ -13,11 +13,13 @@ from pathlib import Path
 
 from floatllm_build.errors import MissingError
 from floatllm_build.events import Hint, Listener, Said
-from floatllm_build.files import scratch_in
+from floatllm_build.files import scratch_in, settle
 from floatllm_build.pip import fetch_with_pip, last_lines
 from floatllm_build.rules.cuda_index import INDEX_REQUIREMENT
+from floatllm_build.sealed import is_whole, seal
 from floatllm_build.sizes import show_size
 from floatllm_build.system import System
+from floatllm_build.trust import make_private
 from floatllm_build.values import PlannedToolkit
 
 # cuBLAS asks for the second of them.
@@ -39,13 +41,17 @@ def runtime_wheels(toolkit: PlannedToolkit) -> Path:
     return home_of(toolkit) / "wheels"
 
 
-def fetch_toolkit(system: System, toolkit: PlannedToolkit, cache: Path, tell: Listener) -> bool:
+def fetch_toolkit(
+    system: System, toolkit: PlannedToolkit, cache: Path, tell: Listener, *, compiles: bool = True
+) -> bool:
     """Brings it where it is not there whole; returns whether it had to. Says how much before it downloads.
+
+    `compiles`: all of it is wanted and read, which takes seconds; else only its wheels for the run time.
 
     Raises MissingError where it cannot be had; the cache then holds nothing of it.
     """
     home = home_of(toolkit)
-    if _is_whole(home):
+    if is_whole(home, lambda path: compiles or path.startswith("wheels/")):
         return False
     where, size = home.parent, show_size(toolkit.download)
     stays = show_size(int(toolkit.download * _STAYS))
@@ -69,13 +75,15 @@ def fetch_toolkit(system: System, toolkit: PlannedToolkit, cache: Path, tell: Li
                 wheel.rename(scratch / "wheels" / wheel.name)
         shutil.rmtree(every)
         _check(system, scratch, toolkit)
+        seal(scratch)
         shutil.rmtree(home, ignore_errors=True)
         scratch.rename(home)
+        settle(where)
     return True
 
 
 def _check_room(where: Path, needed: int) -> None:
-    where.mkdir(parents=True, exist_ok=True)
+    make_private(where)
     free = shutil.disk_usage(where).free
     if free < needed:
         raise MissingError(

@@ -6,9 +6,9 @@ import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
-from floatllm_build.remedies import OUT_OF_MEMORY, REMEDIES, SILENT, Remedy
+from floatllm_build.remedies import COMPILER_CACHE, MACHINE_KINDS, OUT_OF_MEMORY, REMEDIES, SILENT, Remedy
 
-__all__ = ["OUT_OF_MEMORY", "Diagnosis", "diagnose", "failed_unit"]
+__all__ = ["COMPILER_CACHE", "OUT_OF_MEMORY", "Diagnosis", "diagnose", "failed_unit"]
 
 _STATUS = re.compile(r"\[\d+/\d+\] ")
 _FAILED = re.compile(r"FAILED: (?:\[code=(?P<code>\d+)\] )?(?P<unit>\S*)")
@@ -38,6 +38,11 @@ class Diagnosis:
     """The output whose command showed it, as the build file names it; empty where no command of it did."""
     said: str = ""
     """The line that gave it away; empty where it was silence."""
+
+    @property
+    def is_of_machine(self) -> bool:
+        """Whether this machine refused something, so that no flag of the user's is the cause."""
+        return self.kind in MACHINE_KINDS
 
 
 @dataclass(frozen=True)

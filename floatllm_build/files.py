@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import os
 import shutil
+import sys
 import tempfile
 import time
 from collections.abc import Iterator
@@ -12,6 +14,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from floatllm_build.errors import UsageFaultError
+from floatllm_build.trust import make_private
 
 _PIECE = 1 << 20
 
@@ -25,7 +28,15 @@ def sha256_file(path: Path) -> str:
 
 
 def remove_folder(folder: Path) -> str:
-    """Deletes a folder as far as it can be; returns what stayed first and why, or nothing."""
+    """Deletes a folder as far as it can be; returns what stayed first and why, or nothing.
+
+    What a link leads to is somebody's decision: neither is touched.
+    """
+    if folder.is_symlink():
+        return (
+            f"{folder} is a link to {folder.resolve()}, and neither was touched. Delete what is there "
+            f"yourself, and the link: {'rmdir' if sys.platform == 'win32' else 'rm'} {folder}"
+        )
     shutil.rmtree(folder, ignore_errors=True)
     try:
         shutil.rmtree(folder)
@@ -42,7 +53,7 @@ def scratch_in(home: Path, prefix: str) -> Iterator[Path]:
 
     Those that a killed tool has left go first. Only for who holds the lock.
     """
-    home.mkdir(parents=True, exist_ok=True)
+    make_private(home)
     for folder in home.glob(f"{prefix}*"):
         shutil.rmtree(folder, ignore_errors=True)
     scratch = Path(tempfile.mkdtemp(dir=home, prefix=prefix))
@@ -50,6 +61,22 @@ def scratch_in(home: Path, prefix: str) -> Iterator[Path]:
         yield scratch
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
+
+
+def settle(*paths: Path) -> None:
+    """Has files and folders written to the disk, so that a rename after it never names half of them."""
+    for path in paths:
+        if sys.platform == "win32" and path.is_dir():
+            continue  # it opens no folders, and NTFS keeps a journal of their entries
+        handle = os.open(path, os.O_RDONLY if path.is_dir() else os.O_RDWR)
+        try:
+            os.fsync(handle)
+        except OSError as error:
+            # Some file systems, network drives among them, cannot do it for a folder.
+            if error.errno not in {errno.EINVAL, errno.EBADF, errno.ENOTSUP}:
+                raise
+        finally:
+            os.close(handle)
 
 
 def in_the_future(folder: Path) -> list[Path]:

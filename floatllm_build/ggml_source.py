@@ -103,6 +103,14 @@ def tree_files(folder: Path) -> dict[str, bytes]:
     return {name: path.read_bytes() for name, path in sorted(inside.items()) if is_tree_file(name)}
 
 
+def check_chosen(chosen: Path) -> None:
+    """Raises UsageFaultError where the user's folder is not ggml."""
+    if not (chosen / "include" / "ggml.h").is_file():
+        raise UsageFaultError(
+            f"{chosen} is no ggml source: it has no include/ggml.h. Give the folder of a clone."
+        )
+
+
 def locate(pin: Pin, data: Path, cache: Path, chosen: Path | None) -> GgmlSource | None:
     """The user's own folder, or the verified one in the cache; None where that has to be fetched.
 
@@ -113,10 +121,7 @@ def locate(pin: Pin, data: Path, cache: Path, chosen: Path | None) -> GgmlSource
     is not the pinned one.
     """
     if chosen is not None:
-        if not (chosen / "include" / "ggml.h").is_file():
-            raise UsageFaultError(
-                f"{chosen} is no ggml source: it has no include/ggml.h. Give the folder of a clone."
-            )
+        check_chosen(chosen)
         found = hash_folder(chosen)
         return GgmlSource(folder=str(chosen.resolve()), tree_sha256=found, pinned=found == pin.tree_sha256)
     beside = data / "ggml" / "source"

@@ -5,33 +5,52 @@ A lock dies with its processes.
 
 from __future__ import annotations
 
+import errno
 import os
 import sys
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
+from typing import IO
 
 from floatllm_build.errors import MissingError
 from floatllm_build.events import Hint, Listener
+from floatllm_build.paths import CACHE_FOLDERS, borrowed_home
 from floatllm_build.process import inherited
+from floatllm_build.trust import check_cache, check_inside
 
 _POLL = 0.2
 
 
 @contextmanager
-def cache_lock(cache: Path, tell: Listener) -> Iterator[None]:
-    """Holds {cache}/lock. Raises MissingError where the cache folder cannot be written."""
+def cache_lock(cache: Path, tell: Listener, *, cleaning: bool = False) -> Iterator[None]:
+    """Holds {cache}/lock. `cleaning`: nothing of the cache will be used.
+
+    Raises MissingError where the cache folder cannot be written, or where it or something in it is not ours
+    alone.
+    """
+    if home := borrowed_home():
+        tell(Hint(f"HOME is {home}, which belongs to another user: root works in {cache} instead."))
     try:
-        cache.mkdir(parents=True, exist_ok=True)
-        file = (cache / "lock").open("a+b")
+        check_cache(cache, cleaning=cleaning)
+        file = _open(cache / "lock")
     except OSError as error:
         raise MissingError(
             f"The cache folder {cache} cannot be written to: {error.strerror}. Make it writable, or name "
             "another folder in FLOATLLM_CACHE_DIR."
         ) from error
     with file, _held(file.fileno(), f"Another floatllm-build is at work in {cache}; waiting for it.", tell):
+        if not cleaning:
+            check_inside(cache, CACHE_FOLDERS)
         yield
+
+
+def _open(path: Path) -> IO[bytes]:
+    """Raises OSError; for a pipe or a link, too, which would stop us or lead elsewhere."""
+    if path.is_symlink() or (path.exists() and not path.is_file()):
+        raise OSError(errno.EINVAL, f"{path} is not an ordinary file")
+    return path.open("a+b")
 
 
 @contextmanager

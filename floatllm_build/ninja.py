@@ -14,6 +14,8 @@ _ESCAPES = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]")
 # Clears what is left of the line before.
 _LINE_END = "\x1b[K"
 _DESCRIPTION = re.compile(r"^(Building|Linking|Generating|Re-running|Re-checking|Copying)\b.*?(\S+)$")
+_TRIED = "It fails with the following output:"
+_COMPILERS_WORDS = re.compile(r"\b(?:fatal )?error\b ?(?:[A-Z]+\d+)?:|undefined reference|\bld\S*: ")
 
 
 @dataclass(frozen=True)
@@ -98,6 +100,16 @@ def first_errors(log: str, count: int = 5) -> tuple[str, ...]:
         if hits:
             # CMake says where in its first line and what in the next ones.
             start = hits[0]
-            chosen = lines[start : start + count] if lines[start].startswith("CMake Error") else []
+            chosen = _of_cmake(lines[start:], count) if lines[start].startswith("CMake Error") else []
             return tuple(chosen or [lines[number] for number in hits[:count]])
     return tuple(lines[-count:])
+
+
+def _of_cmake(lines: list[str], count: int) -> list[str]:
+    """CMake's own words, and those of a compiler that it tried, which stand far below them."""
+    words = [line for line in lines[: 4 * count] if line.strip()][:count]
+    tried = next((number for number, line in enumerate(lines) if _TRIED in line), None)
+    if tried is None:
+        return words
+    said = [line for line in lines[tried + 1 :] if _COMPILERS_WORDS.search(line)]
+    return [line for line in words if _TRIED not in line] + said[:count]

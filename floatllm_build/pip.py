@@ -15,6 +15,7 @@ from floatllm_build.files import scratch_in
 from floatllm_build.network import refusal, servers
 from floatllm_build.pip_settings import Setting, advice, for_pip, index_settings, pip_sections
 from floatllm_build.process import run_child
+from floatllm_build.sealed import is_whole, seal
 from floatllm_build.start import changed
 from floatllm_build.system import Completed, System, Variables
 from floatllm_build.uv_settings import for_fetching, for_local_wheels, uv_files
@@ -76,7 +77,7 @@ def own_pip(system: System, cache: Path) -> tuple[str, ...]:
         # A wheel of pip runs as it is: `python pip-25.whl/pip`.
         return (sys.executable, f"{bundled[-1]}/pip")
     folder = cache / "tools" / "pip"
-    if not (folder / "pip").is_dir():
+    if not is_whole(folder):
         uv = system.which("uv")
         done = (
             _pip_by_uv(system, uv, folder) if uv else Completed(rc=127, out="", err="there is no uv either")
@@ -96,6 +97,7 @@ def _pip_by_uv(system: System, uv: str, folder: Path) -> Completed:
         variables = for_fetching(os.environ, uv_files(os.environ))
         done = system.run(command, timeout=_TIMEOUT, variables=variables)
         if done.rc == 0:
+            seal(scratch / "pip")
             shutil.rmtree(folder, ignore_errors=True)
             (scratch / "pip").rename(folder)
         return done

@@ -79,6 +79,9 @@ _KINDS = {
             "rlimit_as": _SIZE_OR_NOTHING,
             "euid": _SIZE_OR_NOTHING,
             "usr_flags": _SIZE_OR_NOTHING,
+            "disk": _object(
+                dict.fromkeys(("free", "inodes", "held", "noexec", "temp"), _SIZE), ["object", "null"]
+            ),
             "windows_memory": _sizes_or_nothing("total", "available", "commit_limit", "commit_room"),
         },
         description="What the running Python says of itself and its limits.",

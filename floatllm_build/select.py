@@ -12,6 +12,7 @@ from dataclasses import replace
 from floatllm_build.errors import MissingError, UsageFaultError
 from floatllm_build.presets import Preset, find_preset
 from floatllm_build.rules import FITTERS
+from floatllm_build.rules.cmake_args import heed
 from floatllm_build.rules.cost import (
     GCC_RECLAIM,
     LEAST_MEMORY,
@@ -28,6 +29,7 @@ from floatllm_build.rules.cost import (
     sane_size,
 )
 from floatllm_build.rules.cpu import cpu_defines
+from floatllm_build.rules.disk import disk_needed
 from floatllm_build.rules.fit import Fit, Obstacle, Terms, join
 from floatllm_build.rules.machine import refusal
 from floatllm_build.sizes import show_size
@@ -54,8 +56,7 @@ def make_plan(host: Host, request: Request, presets: Mapping[str, Preset]) -> Pl
     """
     if refused := refusal(host, portable=_is_portable(request, presets)):
         raise MissingError(refused)
-    _check_numbers(request)
-    _check_machine(request, presets)
+    check_request(request, presets)
     reasons: list[Reason] = []
     backend, fit, rejections = _choose_backend(host, request, presets, reasons)
     preset = _choose_preset(host, request, presets, backend, reasons)
@@ -67,10 +68,12 @@ def make_plan(host: Host, request: Request, presets: Mapping[str, Preset]) -> Pl
     jobs = _choose_jobs(host, request, preset, rung, peaks, reasons)
     if rung and rung < peaks[0]:
         reasons.append(_tight(host, request, presets, preset, peaks[0], rung))
-    defines = _defines(host, request, preset, fit, reasons)
+    defines = _defines(host, preset, fit, reasons)
+    _heed_cmake_args(request, preset, defines, rejections, reasons)
     if preset.low_mem and not request.preset:
         reasons += _fast_fits(host, request, presets, backend)
     cc, cxx = host.toolchain.c, host.toolchain.cxx
+    fetched = (*downloads(host, portable=preset.portable), *fit.downloads)
     return Plan(
         preset=preset.name,
         backend=backend,
@@ -83,8 +86,9 @@ def make_plan(host: Host, request: Request, presets: Mapping[str, Preset]) -> Pl
         memory_rung=rung,
         memory_per_job=peaks[0],
         memory_peak=memory_peak(peaks, jobs),
+        disk=disk_needed(preset, fetched, fit.toolkit),
         architectures=fit.architectures,
-        downloads=(*downloads(host, portable=preset.portable), *fit.downloads),
+        downloads=fetched,
         toolkit=fit.toolkit,
         proof="device" if fit.proven else "none",
         environment=fit.environment,
@@ -108,6 +112,12 @@ def make_plan(host: Host, request: Request, presets: Mapping[str, Preset]) -> Pl
 def _is_portable(request: Request, presets: Mapping[str, Preset]) -> bool:
     named = presets.get(request.preset or "")
     return request.portable or (named is not None and named.portable)
+def check_request(request: Request, presets: Mapping[str, Preset]) -> None:
+    """What can be said without a machine. Raises UsageFaultError as `make_plan` does."""
+    _check_numbers(request)
+    _check_machine(request, presets)
+    _asked_backend(request, presets)
+    _check_kind(request, presets)
 
 
 def make_plans(host: Host, request: Request, presets: Mapping[str, Preset]) -> tuple[Plan, ...]:
@@ -148,6 +158,21 @@ def _check_machine(request: Request, presets: Mapping[str, Preset]) -> None:
             f"Preset `{request.preset}` is for another machine, where this one cannot prove the result. "
             f"Use plain cmake: cmake --preset {request.preset} -S native"
         )
+
+
+def _check_kind(request: Request, presets: Mapping[str, Preset]) -> None:
+    if request.preset:
+        preset = find_preset(presets, request.preset)
+        if request.low_mem and not preset.low_mem:
+            raise UsageFaultError(
+                f"Preset `{preset.name}` is no low-memory preset. Leave out --low-mem or --preset."
+            )
+        if request.portable and not preset.portable:
+            raise UsageFaultError(
+                f"Preset `{preset.name}` is not portable. Leave out --portable or --preset."
+            )
+    elif request.portable and request.low_mem:
+        raise UsageFaultError("There is no low-memory preset for portable wheels. Leave out one of the two.")
 
 
 # ---- backend ----------------------------------------------------------------------------------
@@ -232,21 +257,8 @@ def _choose_preset(
     host: Host, request: Request, presets: Mapping[str, Preset], backend: Backend, reasons: list[Reason]
 ) -> Preset:
     if request.preset:
-        preset = find_preset(presets, request.preset)
-        if request.low_mem and not preset.low_mem:
-            raise UsageFaultError(
-                f"Preset `{preset.name}` is no low-memory preset. Leave out --low-mem or --preset."
-            )
-        if request.portable and not preset.portable:
-            raise UsageFaultError(
-                f"Preset `{preset.name}` is not portable. Leave out --portable or --preset."
-            )
-        return preset
+        return find_preset(presets, request.preset)
     if request.portable:
-        if request.low_mem:
-            raise UsageFaultError(
-                "There is no low-memory preset for portable wheels. Leave out one of the two."
-            )
         reasons.append(Reason(rule="portable", text="a wheel for any machine of the platform was asked for"))
         return find_preset(presets, f"wheel-{backend}")
     capacity = sane_size(request.memory or host.memory.capacity)
@@ -325,9 +337,7 @@ def _tight(
     )
 
 
-def _defines(
-    host: Host, request: Request, preset: Preset, fit: Fit, reasons: list[Reason]
-) -> tuple[str, ...]:
+def _defines(host: Host, preset: Preset, fit: Fit, reasons: list[Reason]) -> tuple[str, ...]:
     defines: tuple[str, ...] = ()
     for ours, why in (
         ((), ()) if preset.portable else cpu_defines(host),
@@ -335,6 +345,27 @@ def _defines(
     ):
         defines += ours
         reasons += why
-    if request.cmake_args:
-        reasons.append(Reason(rule="cmake-args", text="CMAKE_ARGS is set and is passed on"))
     return (*defines, *fit.defines)
+
+
+def _heed_cmake_args(
+    request: Request,
+    preset: Preset,
+    defines: tuple[str, ...],
+    rejections: tuple[Rejection, ...],
+    reasons: list[Reason],
+) -> None:
+    """Raises MissingError where CMAKE_ARGS would have something else built than what is planned."""
+    if not request.cmake_args:
+        return
+    variables = {**preset.variables, **dict(define.split("=", 1) for define in defines)}
+    why_not = {no.backend: no.reason for no in rejections}
+    heard = heed(request.cmake_args, preset.backend, variables, why_not)
+    if heard.against:
+        told = "".join(f"\n  {one}." for one in heard.against)
+        raise MissingError(f"CMAKE_ARGS, which is set, contradicts the plan (preset {preset.name}):{told}")
+    if heard.instead:
+        text = f"CMAKE_ARGS, which is set, changes the plan: {join(list(heard.instead))}"
+        reasons.insert(0, Reason(rule="cmake-args", text=text))
+    else:
+        reasons.append(Reason(rule="cmake-args", text="CMAKE_ARGS is set and is passed on"))

@@ -24,6 +24,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
+from floatllm_build import disk
 from floatllm_build.answer import hear
 from floatllm_build.record import RECORD_KINDS, RECORD_VERSION, load_record
 from floatllm_build.recording import renumbered, united
@@ -162,6 +163,7 @@ def _native(question: str) -> Any:
         "rlimit_as": _address_space_limit,
         "euid": _effective_user,
         "usr_flags": _usr_flags,
+        "disk": disk.look,
         "windows_memory": _windows_memory,
     }
     return answers[question]()

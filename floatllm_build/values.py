@@ -165,6 +165,21 @@ class MemoryFacts:
 
 
 @dataclass(frozen=True, kw_only=True)
+class DiskFacts:
+    """Of the cache's folder, or of what is there above it. None where nobody says."""
+
+    free: int | None = None
+    inodes: int | None = None
+    """Files that can still be made, where the file system has a number of them."""
+    held: int = 0
+    """Bytes that the cache holds already."""
+    noexec: bool = False
+    """Mounted without permission to execute."""
+    temp: int | None = None
+    """Bytes free in the folder for temporary files, where that is on another disk."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class Compiler:
     command: str
     """As the user or the search named it; may hold arguments (`ccache gcc`)."""
@@ -329,6 +344,7 @@ class Host:
     """None where the Python that would be installed into does not answer; a note says why."""
     cpu: CpuFacts
     memory: MemoryFacts
+    disk: DiskFacts = DiskFacts()
     toolchain: ToolchainFacts
     cuda: CudaFacts
     vulkan: VulkanFacts
@@ -414,6 +430,8 @@ class Plan:
     memory_per_job: int
     memory_peak: int
     """Estimate for the whole build: jobs at their peaks, and what runs beside them."""
+    disk: int = 0
+    """Bytes that the build takes in an empty cache."""
     architectures: tuple[str, ...]
     """Of the device: 86, gfx1100; empty where the backend has none."""
     downloads: tuple[Download, ...]

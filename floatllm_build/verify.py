@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import tempfile
 import zipfile
@@ -23,6 +24,12 @@ from floatllm_build.values import Proof
 _TIMEOUT = 900.0
 _ANSWER_SECONDS = 60.0
 _LONGEST_ANSWER = 1 << 20
+# What the C libraries say of a library on a file system without permission to execute.
+_MAY_NOT_RUN = re.compile(
+    r"failed to map segment from shared object|shared object file: Operation not permitted"
+    r"|Error (?:mapping|loading) shared library .{0,300}(?:Operation not permitted|Permission denied)"
+    r'|couldn.t map ".{0,300}" segment'
+)
 # Parts of drivers, which a machine without the device lacks.
 _DRIVERS = ("libcuda.so.1", "libvulkan.so.1", "libamdhip64")
 # What a plugin's own fault sounds like; a driver that finds no device says something else.
@@ -65,10 +72,16 @@ def prove_wheel(
         except _Unproven as error:
             log = home / "last.log"
             write_whole(log, error.log)
+            fix = "Try another backend with --backend."
+            if _MAY_NOT_RUN.search(str(error)):
+                fix = (
+                    f"Nothing may be run from {cache} (noexec): name a folder on another file system in "
+                    "FLOATLLM_CACHE_DIR."
+                )
             raise NotProvenError(
                 f"The engine was built, but it is not proven: {error}\n"
-                "Nothing was installed; what was installed before is untouched. Try another backend with "
-                f"--backend.\nEverything the self-test said is in {log}"
+                f"Nothing was installed; what was installed before is untouched. {fix}\n"
+                f"Everything the self-test said is in {log}"
             ) from error
 
 
@@ -82,9 +95,14 @@ def prove_installed(python: str, device: str, tell: Listener) -> Proof:
         handle, log = tempfile.mkstemp(prefix="floatllm-verify-", suffix=".log")
         os.write(handle, error.log)
         os.close(handle)
+        fix = "Install it again with floatllm-build install."
+        if _MAY_NOT_RUN.search(str(error)):
+            fix = (
+                "Nothing may be run from the environment that it is in (noexec): make one on another file "
+                "system, and name its Python with --python."
+            )
         raise NotProvenError(
-            f"The installed engine is not proven: {error}\n"
-            f"Install it again with floatllm-build install. Everything the self-test said is in {log}"
+            f"The installed engine is not proven: {error}\n{fix} Everything the self-test said is in {log}"
         ) from error
     finally:
         shutil.rmtree(scratch, ignore_errors=True)

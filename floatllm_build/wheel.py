@@ -6,14 +6,16 @@ import json
 import os
 import shutil
 import sys
-import zipfile
 from pathlib import Path
 
 from floatllm_build.build_folder import Folder, child_environment, cmake_options, failure, run_logged
-from floatllm_build.files import scratch_in, write_whole
+from floatllm_build.files import scratch_in, settle, sha256_file, write_whole
+from floatllm_build.trust import is_ours
 from floatllm_build.values import Plan, Proof, ToolchainFacts, Wheel, to_json
 
 _PROOF = "proof.json"
+# In the proof: the SHA-256 of the wheel that was proven.
+_DIGEST = "wheel_sha256"
 # Former wheels that stay at hand, for instance while someone goes back and forth between two versions.
 _KEPT = 8
 
@@ -46,12 +48,21 @@ def find_cached(cache: Path, key: str) -> Wheel | None:
     """A wheel that was built from the same inputs, and proven."""
     folder = cache / "wheels" / key
     wheels = list(folder.glob("*.whl"))
-    whole = len(wheels) == 1 and (folder / _PROOF).is_file() and zipfile.is_zipfile(wheels[0])
-    if not whole:
+    if len(wheels) != 1 or not _is_proven(wheels[0], folder / _PROOF):
         return None
     # Young again: it may be wanted until the next one, which depends on it, is made.
     os.utime(folder)
     return Wheel(path=str(wheels[0]), key=key, reused=True)
+
+
+def _is_proven(wheel: Path, proof: Path) -> bool:
+    """Whether the proof is of exactly this file, and both are ours."""
+    try:
+        ours = all(is_ours(path) for path in (proof.parent, proof, wheel))
+        told = json.loads(proof.read_text(encoding="utf-8")) if ours else {}
+        return bool(told[_DIGEST] == sha256_file(wheel))
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
+        return False
 
 
 def keep(cache: Path, wheel: Wheel, proof: Proof, *, whole: bool) -> Wheel:
@@ -65,10 +76,14 @@ def keep(cache: Path, wheel: Wheel, proof: Proof, *, whole: bool) -> Wheel:
         name = Path(wheel.path).name
         shutil.copy2(wheel.path, scratch / name)
         name_of_proof = _PROOF if whole else f"not-whole-{_PROOF}"
-        write_whole(scratch / name_of_proof, json.dumps(to_json(proof), indent=1).encode())
+        # The digest of what was proven, and not of what the copy may have become.
+        told = {**to_json(proof), _DIGEST: sha256_file(Path(wheel.path))}
+        write_whole(scratch / name_of_proof, json.dumps(told, indent=1).encode())
+        settle(scratch / name, scratch)
         folder = home / wheel.key
         shutil.rmtree(folder, ignore_errors=True)
         scratch.rename(folder)
+        settle(home)
     by_age = sorted(home.iterdir(), key=lambda former: former.stat().st_mtime_ns, reverse=True)
     for former in by_age[_KEPT:]:
         shutil.rmtree(former, ignore_errors=True)

@@ -12,6 +12,7 @@ from pathlib import Path
 from floatllm_build.files import write_whole
 from floatllm_build.rules import unit_memory
 from floatllm_build.sizes import MIB
+from floatllm_build.trust import make_private
 
 _VERSION = 1
 # Peaks of the largest units by (compiler, optimised for): without and with GCC's --param ggc-*.
@@ -104,4 +105,5 @@ def load_learned(path: Path) -> dict[str, Cost]:
 def save_learned(path: Path, learned: Mapping[str, Cost]) -> None:
     units = {unit: {"peak": cost.peak, "seconds": round(cost.seconds, 2)} for unit, cost in learned.items()}
     text = json.dumps({"schema_version": _VERSION, "units": dict(sorted(units.items()))}, indent=1)
+    make_private(path.parent)
     write_whole(path, text.encode())

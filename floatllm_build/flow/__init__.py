@@ -11,11 +11,12 @@ from pathlib import Path
 
 from floatllm_build.build.staging import read_sources
 from floatllm_build.cuda_runtime import has_runtime
+from floatllm_build.disk import check_loads_libraries
 from floatllm_build.editable import as_editable
 from floatllm_build.errors import InstallFailedError, MissingError, NotProvenError
 from floatllm_build.events import Listener, StepDone, StepStarted
 from floatllm_build.files import remove_folder, write_whole
-from floatllm_build.flow.wheels import Wish, bring_libraries, find_source, make_all, presets
+from floatllm_build.flow.wheels import Wish, bring_libraries, check_wish, find_source, make_all, presets
 from floatllm_build.ggml_source import read_pin, tree_files
 from floatllm_build.host import probe_host, probe_target
 from floatllm_build.install import check_tag, check_writable, holds, install
@@ -24,8 +25,10 @@ from floatllm_build.matrix import WheelRow, choose, make_matrix, plugins
 from floatllm_build.paths import CACHE_FOLDERS, cache_dir, data_dir
 from floatllm_build.preflight import check_target, find_lacks
 from floatllm_build.presets import load_platforms
+from floatllm_build.rules.disk import disk_lacks
 from floatllm_build.sdist import pack_sdist
 from floatllm_build.select import DEVICES, make_plan
+from floatllm_build.sites import sites
 from floatllm_build.sizes import show_size
 from floatllm_build.symbols import Door, settled
 from floatllm_build.system import System
@@ -86,24 +89,28 @@ def detect(system: System, request: Request, python: str | None = None) -> Detec
         made = make_plan(host, request, presets())
     except MissingError as error:
         return Detected(host=host, plan=None, lacks=(), problem=str(error))
-    return Detected(host=host, plan=made, lacks=find_lacks(host), problem="")
+    lacks = (*find_lacks(host), *disk_lacks(host, made))
+    return Detected(host=host, plan=made, lacks=lacks, problem="")
 
 
 def plan(system: System, request: Request, python: str | None = None) -> tuple[Plan, tuple[Lack, ...]]:
     """What would be built, and what is missing for that."""
     host = settled(probe_host(system, python))
     made = make_plan(host, request, presets())
-    return made, find_lacks(host)
+    return made, (*find_lacks(host), *disk_lacks(host, made))
 
 
 def install_engine(door: Door, wish: Wish, tell: Listener) -> Installed:
     """The whole flow. Whatever fails, the installation that was there before is untouched."""
     started = time.monotonic()
+    check_wish(wish)
     cache = cache_dir()
     system = door.inner
     target = probe_target(system, wish.python)
     check_target(target)
     check_writable(target)
+    for site in sites(target):
+        check_loads_libraries(site)
     with cache_lock(cache, tell):
         ((made, wheel),) = make_all(door, wish, target.executable, cache, tell, alone=True, installs=True)
         with target_lock(Path(target.prefix), tell):
@@ -128,6 +135,7 @@ def make_wheels(
 
     `alone`: raises UsageFaultError where there would be a plugin's.
     """
+    check_wish(wish)
     cache = cache_dir()
     with cache_lock(cache, tell):
         python = wish.python or sys.executable
@@ -214,7 +222,7 @@ def clean(tell: Listener) -> Path:
     """
     cache = cache_dir()
     if cache.is_dir():
-        with cache_lock(cache, tell):
+        with cache_lock(cache, tell, cleaning=True):
             # By name: FLOATLLM_CACHE_DIR may point at a folder that holds other things too.
             stayed = [fault for name in CACHE_FOLDERS if (fault := remove_folder(cache / name))]
         if stayed:

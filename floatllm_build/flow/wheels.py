@@ -7,6 +7,7 @@ import os
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 from floatllm_build.build.governor import spare
 from floatllm_build.build.key import digest, plan_inputs, wheel_inputs
@@ -16,24 +17,28 @@ from floatllm_build.build_folder import Folder, free_space_hint
 from floatllm_build.cuda_runtime import bring_runtime, libraries_beside
 from floatllm_build.cuda_toolkit import fetch_toolkit, runtime_wheels
 from floatllm_build.describe import describe_host, describe_plan
+from floatllm_build.disk import check_runs_programs
 from floatllm_build.errors import (
     BuildFailedError,
     UsageFaultError,
 )
 from floatllm_build.events import Hint, Listener, StepDone, StepStarted
 from floatllm_build.files import in_the_future, remove_folder
-from floatllm_build.ggml_source import Pin, fetch, locate, read_pin
+from floatllm_build.ggml_source import Pin, check_chosen, fetch, locate, read_pin
 from floatllm_build.host import probe_host, probe_memory
+from floatllm_build.host.disk import probe_disk
 from floatllm_build.host.findings import Findings
 from floatllm_build.paths import data_dir
 from floatllm_build.preflight import check_lacks, find_lacks
 from floatllm_build.presets import Preset, load_presets
 from floatllm_build.repair import repair
-from floatllm_build.select import DEVICES, make_plans
+from floatllm_build.rules.disk import disk_lacks
+from floatllm_build.select import DEVICES, check_request, make_plans
 from floatllm_build.sizes import show_size
 from floatllm_build.symbols import Door
 from floatllm_build.system import System
-from floatllm_build.tools import bring_repairer, with_tools
+from floatllm_build.tools import bring_repairer, read_tools, with_tools
+from floatllm_build.trust import make_private
 from floatllm_build.values import (
     GgmlSource,
     Host,
@@ -66,6 +71,13 @@ def presets() -> dict[str, Preset]:
     return load_presets(data_dir())
 
 
+def check_wish(wish: Wish) -> None:
+    """What is wrong with it in itself, before anybody waits for the cache. Raises UsageFaultError."""
+    check_request(wish.request, presets())
+    if wish.ggml_dir:
+        check_chosen(wish.ggml_dir)
+
+
 def make_all(
     door: Door, wish: Wish, python: str, cache: Path, tell: Listener, *, alone: bool, installs: bool
 ) -> list[tuple[Plan, Wheel]]:
@@ -74,6 +86,7 @@ def make_all(
     `alone`: raises UsageFaultError where there would be a plugin's beside it. `installs`: into a target that
     the plan must suit.
     """
+    check_runs_programs(cache)
     tell(StepStarted("probe"))
     system = door.inner
     host = door.symbols.settle(probe_host(door, wish.python))
@@ -115,9 +128,14 @@ def _make_wheel(
     """One proven wheel; `base` is that of the engine where it is a plugin's."""
     requires = made.toolkit.requires if made.toolkit else ()
     sources = requiring(read_sources(data_dir()), requires, made.plugin)
-    inputs = plan_inputs(made, presets()[made.preset].variables, host, toolchain, source.folder)
     tags = (host.python.platform, system.getenv("AUDITWHEEL_PLAT") if made.portable else None)
-    key = digest(wheel_inputs(inputs, digests(sources), source.tree_sha256, " ".join(filter(None, tags))))
+
+    def keys(chain: ToolchainFacts) -> tuple[dict[str, Any], str]:
+        inputs = plan_inputs(made, presets()[made.preset].variables, host, chain, source.folder)
+        tag = " ".join(filter(None, tags))
+        return inputs, digest(wheel_inputs(inputs, digests(sources), source.tree_sha256, tag))
+
+    inputs, key = keys(toolchain)
     cached = find_cached(cache, key)
     if cached:
         if wish.trace:
@@ -125,11 +143,16 @@ def _make_wheel(
         tell(StepDone("build", f"nothing changed; reusing {Path(cached.path).name}, built and proven before"))
         return cached
     # Before the compilers take their time.
+    now = replace(host, disk=probe_disk(system, Findings()))
+    check_lacks(disk_lacks(now, made, str(cache)))
+    toolchain = read_tools(system, toolchain, cache)
+    inputs, key = keys(toolchain)
     repairer = bring_repairer(system, host.os.name, cache, tell) if made.portable else None
     if made.toolkit and made.toolkit.download:
-        _toolkit(system, made.toolkit, cache, tell)
+        _toolkit(system, made.toolkit, cache, tell, compiles=True)
     folder = Folder(cache / "build" / f"{made.preset}-{digest(inputs)[:10]}")
     try:
+        make_private(folder.root.parent)
         stage(sources, folder.sources)
         _mind_the_clock(folder, cache, tell)
         means = Means(
@@ -173,9 +196,9 @@ def find_source(system: System, pin: Pin, cache: Path, chosen: Path | None, tell
     return source
 
 
-def _toolkit(system: System, toolkit: PlannedToolkit, cache: Path, tell: Listener) -> None:
+def _toolkit(system: System, toolkit: PlannedToolkit, cache: Path, tell: Listener, *, compiles: bool) -> None:
     tell(StepStarted("toolkit"))
-    fetched = fetch_toolkit(system, toolkit, cache, tell)
+    fetched = fetch_toolkit(system, toolkit, cache, tell, compiles=compiles)
     tell(StepDone("toolkit", f"CUDA {toolkit.version}, {'fetched' if fetched else 'in the cache'}"))
 
 
@@ -183,7 +206,7 @@ def bring_libraries(
     system: System, target: Target, toolkit: PlannedToolkit, cache: Path, tell: Listener
 ) -> None:
     if toolkit.download:
-        _toolkit(system, toolkit, cache, tell)
+        _toolkit(system, toolkit, cache, tell, compiles=False)
     tell(StepStarted("install"))
     bring_runtime(system, target, toolkit, runtime_wheels(toolkit) if toolkit.download else None, cache)
     tell(StepDone("install", f"CUDA's libraries ({', '.join(toolkit.requires)}) into {target.prefix}"))

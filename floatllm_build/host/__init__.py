@@ -5,6 +5,7 @@ from __future__ import annotations
 from floatllm_build.host.beside import beside
 from floatllm_build.host.cpu import probe_cpu
 from floatllm_build.host.cuda import probe_cuda
+from floatllm_build.host.disk import probe_disk
 from floatllm_build.host.findings import Findings
 from floatllm_build.host.hip import probe_hip
 from floatllm_build.host.memory import probe_memory
@@ -28,7 +29,7 @@ def probe_host(system: System, python: str | None = None) -> Host:
     """
     first = Findings()
     os_facts = probe_os(system, first)
-    rest = [Findings() for _ in range(10)]
+    rest = [Findings() for _ in range(11)]
     python_facts = beside(probe_python, system, rest[0])
     target = beside(find_target, system, python, rest[1])
     cpu = beside(probe_cpu, system, os_facts, rest[2])
@@ -39,6 +40,7 @@ def probe_host(system: System, python: str | None = None) -> Host:
     metal = beside(probe_metal, system, os_facts, rest[7])
     hip = beside(probe_hip, system, os_facts, rest[8])
     others = beside(probe_others, system, os_facts, rest[9])
+    disk = beside(probe_disk, system, rest[10])
     findings = [first, *rest]
     return Host(
         os=os_facts,
@@ -46,6 +48,7 @@ def probe_host(system: System, python: str | None = None) -> Host:
         target=target(),
         cpu=cpu(),
         memory=memory(),
+        disk=disk(),
         toolchain=toolchain(),
         cuda=cuda(),
         vulkan=vulkan(),

@@ -2,11 +2,25 @@
 
 from __future__ import annotations
 
-from floatllm_build.remedies.sign import Remedy, Sign
+from floatllm_build.remedies.sign import COMPILER_CACHE, Remedy, Sign
 
 _COMPILER = (
     "install one (Debian: apt install g++; Fedora: dnf install gcc-c++; Termux: pkg install clang; macOS: "
     "xcode-select --install; Windows: Visual Studio's Build Tools), or correct CC and CXX"
+)
+
+CACHES = (
+    Remedy(
+        COMPILER_CACHE,
+        (
+            Sign("ccache: error: ", r"^(?:\S{0,300}/)?(?P<what>s?ccache): error: "),
+            Sign("ccache: FATAL: ", r"^(?:\S{0,300}/)?(?P<what>s?ccache): FATAL: "),
+            Sign("sccache: caused by: ", r"^(?P<what>sccache): caused by: "),
+        ),
+        "{what}, the compiler cache, fails",
+        "name a folder that can be written in CCACHE_DIR (for sccache in SCCACHE_DIR), or leave it out: set "
+        "CCACHE_DISABLE=1, and take it out of CC, CXX and CMAKE_CXX_COMPILER_LAUNCHER",
+    ),
 )
 
 COMPILERS = (
@@ -21,10 +35,15 @@ COMPILERS = (
                 r"fatal error: cannot execute ['\"`\u2018](?P<what>[^'\"\u2019]{1,200}).{0,9}: exec",
             ),
             Sign("cannot find", r"^collect2: fatal error: cannot find ['\"`\u2018](?P<what>ld\w{0,9})"),
-            Sign("is not able to compile a simple test program"),
         ),
         "there is no C and C++ compiler that works",
         _COMPILER,
+    ),
+    Remedy(
+        "compiler-test",
+        (Sign("is not able to compile a simple test program"),),
+        "the compiler could not compile a small test program with the flags that it gets",
+        f"see what it says; where it is not whole, {_COMPILER}",
     ),
     Remedy(
         "compiler-crash",

@@ -6,6 +6,7 @@ import re
 from dataclasses import dataclass
 
 OUT_OF_MEMORY = "out-of-memory"
+COMPILER_CACHE = "compiler-cache"
 ELSEWHERE = "name a folder on another disk in FLOATLLM_CACHE_DIR"
 AGAIN = "floatllm-build clean, then this again"
 # How a shell begins what it says of a command.

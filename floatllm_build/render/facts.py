@@ -13,6 +13,7 @@ from floatllm_build.values import (
     CpuFacts,
     CudaDevice,
     CudaFacts,
+    DiskFacts,
     HipFacts,
     Host,
     MemoryFacts,
@@ -40,6 +41,7 @@ def fact_rows(host: Host) -> tuple[Row, ...]:
         _row("installs", _target(host.target)),
         _row("cpu", _cpu(host.cpu)),
         _row("memory", _memory(host.memory)),
+        *([_row("disk", _disk(host.disk))] if host.disk.free is not None else []),
         _row("compiler", _compilers(host.toolchain)),
         _row("tools", _tools(host.toolchain)),
     ]
@@ -149,6 +151,14 @@ def _memory(memory: MemoryFacts) -> tuple[str, ...]:
         f"swap {size(memory.swap_free)} free of {size(memory.swap_total)}"
         if memory.swap_free > 0
         else ("swap full" if memory.swap_total > 0 else "no swap"),
+    )
+
+
+def _disk(disk: DiskFacts) -> tuple[str, ...]:
+    return (
+        f"{size(disk.free or 0)} free for the cache",
+        f"which holds {size(disk.held)}" if disk.held else "",
+        "no programs may be run there (noexec)" if disk.noexec else "",
     )
 
 

@@ -78,6 +78,7 @@ def plan_screen(plan: Plan, lacks: tuple[Lack, ...]) -> Screen:
             parts=(f"{count(plan.jobs, 'compile')} at once", f"{size(plan.memory_per_job)} each at most"),
         ),
         Row(label="memory", parts=(f"about {size(plan.memory_peak)} at the peak", _rung(plan))),
+        *((Row(label="disk", parts=(f"{size(plan.disk)} in an empty cache",)),) if plan.disk else ()),
         Row(label="fetches", parts=_downloads(plan)),
     ]
     if plan.architectures:
@@ -121,6 +122,7 @@ def _builds(host: Host, plan: Plan, lacks: tuple[Lack, ...], command: str) -> tu
     cost = (
         count(plan.jobs, "job"),
         f"about {size(plan.memory_peak)} of memory at the peak" if plan.memory_peak > 0 else "",
+        f"{size(plan.disk)} of disk" if plan.disk else "",
         f"at most {size(sum(one.size for one in plan.downloads))} to download" if plan.downloads else "",
     )
     return (

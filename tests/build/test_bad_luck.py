@@ -174,32 +174,68 @@ def stage_of(said: str) -> str:
     return steps[-1] if steps else ""
 
 
+def install_on_a_shrinking_disk(place: Place, cache: Path, size: int) -> tuple[int, str]:
+    """An install that finds room when it looks for it, and loses it once it compiles."""
+    remount(cache, "size=1g")
+    with place.started(FLOATLLM_CACHE_DIR=str(cache)) as run:
+        if run.wait_for("build  "):
+            # It may have taken more by now: then there is nothing to lose.
+            with contextlib.suppress(subprocess.CalledProcessError):
+                remount(cache, f"size={size}")
+        status = run.wait()
+        run.wait_for_all()
+        return status, run.said
+
+
+def test_a_disk_that_is_too_small_is_told_before_compiling(place: Place, tmp_path: Path) -> None:
+    cache = tmp_path / "cache"
+    former = place.engine()
+    place.change("small")
+    with mounted(cache, "-t", "tmpfs", "-o", "size=1m"):
+        for name in ("ggml", "tools"):
+            (cache / name).symlink_to(place.cache / name)
+        remount(cache, "size=8m")
+        said = refused(place.install(FLOATLLM_CACHE_DIR=str(cache)), 3)
+        assert "room on the disk is missing" in said
+        assert f"in {cache}, where 8.0 MiB are free" in said
+        assert "FLOATLLM_CACHE_DIR" in said
+        assert not (cache / "build").exists()
+    assert place.engine() == former
+
+
 def test_a_full_disk_at_every_step(place: Place, tmp_path: Path) -> None:
     """A cache on a disk that has a little more room each time, until it is enough."""
     cache = tmp_path / "cache"
-    tools = place.cache / "tools"
     former = place.engine()
     ggml, build = size_of(place.cache / "ggml"), size_of(place.cache / "build")
-    # In the download, in unpacking, in configuring, in compiling, in linking, and then step by step.
-    sizes = [MIB, ggml // 2, ggml + 5 * MIB, *(ggml + int(build * part) for part in (0.35, 0.6, 0.8, 0.9))]
-    sizes += [ggml + build + extra * MIB for extra in range(40)]
-    seen, done = {}, None
+    seen: dict[str, str] = {}
+    status, size = 1, 0
+
+    def check(status: int, said: str) -> None:
+        assert status in {3, 4, 6}, said
+        assert "Traceback" not in said
+        message = said[said.rindex("floatllm-build: ") :]
+        seen.setdefault(stage_of(said), message)
+        assert re.search("space|full", message), said
+        assert "FLOATLLM_CACHE_DIR" in message, said
+        assert place.engine() == former
+
     with mounted(cache, "-t", "tmpfs", "-o", "size=1m"):
-        (cache / "tools").symlink_to(tools)
+        (cache / "tools").symlink_to(place.cache / "tools")
         place.change("full")
-        for size in sizes:
+        # In the download and in unpacking.
+        for size in (MIB, ggml // 2):
             remount(cache, f"size={size}")
             done = place.install(FLOATLLM_CACHE_DIR=str(cache))
-            if done.returncode == 0:
+            check(done.returncode, done.stderr)
+        # In configuring, in compiling, in linking, and then step by step.
+        sizes = [ggml + int(build * part) for part in (0.35, 0.6, 0.8, 0.9)]
+        for size in [*sizes, *(ggml + build + extra * MIB for extra in range(40))]:
+            status, said = install_on_a_shrinking_disk(place, cache, size)
+            if status == 0:
                 break
-            said = refused(done, 3, 4, 6)
-            message = said[said.rindex("floatllm-build: ") :]
-            seen.setdefault(stage_of(said), message)
-            assert re.search("space|full", message), said
-            assert "FLOATLLM_CACHE_DIR" in message, said
-            assert place.engine() == former
-        assert done is not None
-        assert done.returncode == 0, done.stderr
+            check(status, said)
+        assert status == 0, seen
         # In fetching, in compiling or linking, and in what comes after.
         sys.stdout.write(f"{sorted(seen)}, enough: {size >> 20} MiB\n")
         assert {"plan", "build"} <= set(seen)

@@ -1,0 +1,228 @@
+"""Whose the cache is. What it holds is run, so it counts only where nobody else could have written it.
+
+The rule is that of ssh and pip: an entry belongs to the user that runs us, and no other can write it. It is
+kept for the cache's folder, for our folders in it and for their entries; what lies deeper is out of reach for
+others, because our folders are made for their owner alone (0700).
+
+Nothing of this is asked on Windows, where a user's folders are closed to other users. A file system without
+owners or modes of its own (vfat, a phone's shared storage, some network drives) is known by what it says of a
+folder that was made a moment ago.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import stat
+import tempfile
+from collections.abc import Iterable
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+
+from floatllm_build.errors import MissingError
+
+_WRITABLE = stat.S_IWGRP | stat.S_IWOTH
+_ROOT = 0
+_PRIVATE = 0o700
+# So many faults are named in one message.
+_NAMED = 3
+
+
+@dataclass(frozen=True, kw_only=True)
+class Status:
+    """What the file system says of an entry; of a link, and not of what it leads to."""
+
+    owner: int
+    group: int
+    mode: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class Me:
+    """Who runs us, as a file system shows it."""
+
+    user: int
+    own_group: int | None
+    """The group that has this user as its only member, as Debian and Fedora make one for each user."""
+    modes: bool = True
+    """Whether the file system keeps modes."""
+
+
+@dataclass(frozen=True)
+class Fault:
+    path: Path
+    what: str
+    """`belongs to mallory`: a part of a sentence whose subject is the path."""
+    foreign: bool
+    """It belongs to another user; else others can write it."""
+
+
+def loose(status: Status, me: Me) -> str:
+    """Who else may change the entry: `everyone`, `its group`, or nobody (empty)."""
+    if not me.modes or stat.S_ISLNK(status.mode):
+        return ""
+    if status.mode & stat.S_IWOTH:
+        # In a sticky folder nobody can replace what is another's.
+        return "" if stat.S_ISDIR(status.mode) and status.mode & stat.S_ISVTX else "everyone"
+    if status.mode & stat.S_IWGRP and status.group != me.own_group:
+        return "" if stat.S_ISDIR(status.mode) and status.mode & stat.S_ISVTX else "its group"
+    return ""
+
+
+def judge(status: Status, me: Me) -> tuple[str, bool]:
+    """What speaks against an entry, as a part of a sentence, and whether its owner does; empty if nothing."""
+    shared = stat.S_ISDIR(status.mode) and status.mode & stat.S_ISVTX
+    if status.owner != me.user and not (shared and status.owner == _ROOT):
+        return f"belongs to {_name(status.owner)}", True
+    others = loose(status, me)
+    return (f"can be written by {others}", False) if others else ("", False)
+
+
+def is_ours(path: Path) -> bool:
+    """Whether an entry of the cache, itself and not what a link leads to, is ours alone."""
+    return _fault(path, me_in(path.parent)) is None
+
+
+def me_in(folder: Path) -> Me | None:
+    """Who runs us, as the file system of a folder shows it; None where there is nothing to compare."""
+    if not hasattr(os, "geteuid"):
+        return None
+    plain = Me(user=os.geteuid(), own_group=_own_group())
+    try:
+        if not judge(status_of(folder), plain)[0]:
+            return plain
+        with tempfile.TemporaryDirectory(dir=folder, prefix=".owner-") as made:
+            status = status_of(Path(made))
+    except OSError:
+        return plain
+    return Me(user=status.owner, own_group=plain.own_group, modes=not status.mode & _WRITABLE)
+
+
+def check_cache(home: Path, *, cleaning: bool = False) -> None:
+    """Makes the cache's folder where it is not there. `cleaning`: only its owner counts, not who else writes.
+
+    Raises MissingError where it belongs to another user or where others can write to it; OSError where it
+    cannot be made.
+    """
+    make_private(home)
+    me = me_in(home.resolve())
+    fault = _root_fault(home, me) if me else None
+    if me and fault and not (cleaning and not fault.foreign):
+        raise MissingError(_words(home, [fault], me))
+
+
+def check_inside(home: Path, names: Iterable[str]) -> None:
+    """Closes our folders in the cache (`names`) to others. For who holds its lock.
+
+    Raises MissingError where one of them or an entry of one could have been written by another user.
+    """
+    me = me_in(home.resolve())
+    if me is None:
+        return
+    folders = [home / name for name in names]
+    faults = [fault for folder in folders for fault in _faults_within(folder, me)]
+    if faults:
+        raise MissingError(_words(home, faults, me))
+    for folder in folders:
+        _close(folder)
+
+
+def make_private(folder: Path) -> None:
+    """Makes a folder for its owner alone; one that is there stays as it is. Raises OSError."""
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    folder.mkdir(mode=_PRIVATE, exist_ok=True)
+
+
+def _root_fault(home: Path, me: Me) -> Fault | None:
+    link = status_of(home)
+    # A link to the cache is root's or the user's own; then its folder counts.
+    if stat.S_ISLNK(link.mode) and link.owner not in {me.user, _ROOT}:
+        return Fault(home, f"is a link that belongs to {_name(link.owner)}", foreign=True)
+    return _fault(home.resolve(), me)
+
+
+def _faults_within(folder: Path, me: Me) -> list[Fault]:
+    """Of one of our folders, or else of its entries."""
+    if not os.path.lexists(folder):
+        return []
+    if fault := _fault_of_place(folder, me):
+        return [fault]
+    inside = (_fault_of_place(Path(entry.path), me) for entry in os.scandir(folder))
+    return [fault for fault in inside if fault]
+
+
+def _fault_of_place(place: Path, me: Me) -> Fault | None:
+    """A link may lead to another folder of the user's, as to one on a larger disk."""
+    if fault := _fault(place, me):
+        return fault
+    if not place.is_symlink():
+        return None
+    target = place.resolve()
+    if not target.exists():
+        return Fault(place, f"is a link to {target}, which is not there", foreign=False)
+    fault = _fault(target, me_in(target) or me)
+    return Fault(place, f"is a link to {target}, which {fault.what}", fault.foreign) if fault else None
+
+
+def _fault(path: Path, me: Me | None) -> Fault | None:
+    if me is None:
+        return None
+    what, foreign = judge(status_of(path), me)
+    return Fault(path, what, foreign) if what else None
+
+
+def _close(folder: Path) -> None:
+    """What an earlier version made by the user's umask is closed to others."""
+    if folder.is_dir() and not folder.is_symlink() and folder.stat().st_mode & 0o077:
+        # Not every file system can.
+        with contextlib.suppress(OSError):
+            folder.chmod(_PRIVATE)
+
+
+def _words(home: Path, faults: list[Fault], me: Me) -> str:
+    told = "; ".join(f"{fault.path} {fault.what}" for fault in faults[:_NAMED])
+    more = f"; and {len(faults) - _NAMED} more" if len(faults) > _NAMED else ""
+    first = faults[0]
+    user = _name(me.user)
+    why = f"floatllm-build runs as {user}, and runs programs from its cache"
+    links = [fault.path for fault in faults if fault.path.is_symlink()]
+    if links:
+        fix = f"Delete the link (rm {links[0]})"
+    elif any(fault.foreign for fault in faults):
+        fix = f"Delete it (rm -r {first.path})"
+    else:
+        fix = f"Run `floatllm-build clean`, then `chmod -R go-w {home}`"
+    return (
+        f"The cache cannot be trusted: {told}{more}. {why}: another user could have put anything there. "
+        f"{fix}, or name a folder of your own in FLOATLLM_CACHE_DIR."
+    )
+
+
+def status_of(path: Path) -> Status:
+    """Raises OSError."""
+    found = path.lstat()
+    return Status(owner=found.st_uid, group=found.st_gid, mode=found.st_mode)
+
+
+def _name(user: int) -> str:
+    import pwd  # noqa: PLC0415  not on Windows
+
+    try:
+        return f"{pwd.getpwuid(user).pw_name} (user {user})"
+    except KeyError:
+        return f"user {user}"
+
+
+@cache
+def _own_group() -> int | None:
+    import grp  # noqa: PLC0415  not on Windows
+    import pwd  # noqa: PLC0415
+
+    try:
+        user = pwd.getpwuid(os.geteuid())
+        group = grp.getgrgid(user.pw_gid)
+    except KeyError:
+        return None
+    alone = group.gr_name == user.pw_name and set(group.gr_mem) <= {user.pw_name}
+    return group.gr_gid if alone else None

@@ -1,0 +1,177 @@
+"""The cache's disk, before anything is compiled: room, files, and whether programs may be run from it."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from machines import PC
+from test_bad_luck import mounted
+from test_select import PRESETS
+from tool_environment import ROOT
+
+from floatllm_build import disk
+from floatllm_build.errors import MissingError
+from floatllm_build.host.disk import probe_disk
+from floatllm_build.host.findings import Findings
+from floatllm_build.rules.disk import disk_lacks
+from floatllm_build.select import make_plan
+from floatllm_build.sizes import MIB
+from floatllm_build.system import LiveSystem, Replay
+from floatllm_build.values import DiskFacts, Host, Plan, Request
+
+LINUX = pytest.mark.skipif(sys.platform != "linux", reason="mounts")
+BARE = replace(PC, toolchain=replace(PC.toolchain, cmake=None))
+
+
+def plan(host: Host) -> Plan:
+    return make_plan(host, Request(), PRESETS)
+
+
+def lacks(host: Host, **facts: object) -> list[tuple[str, str]]:
+    host = replace(host, disk=DiskFacts(**facts))  # type: ignore[arg-type]
+    return [(lack.what, lack.why) for lack in disk_lacks(host, plan(host), "/cache")]
+
+
+# ---- what is needed -----------------------------------------------------------------------------
+
+
+def test_a_plan_tells_what_it_takes_of_the_disk() -> None:
+    assert 33 * MIB <= plan(PC).disk <= 45 * MIB
+    # Where cmake comes as a wheel.
+    assert plan(BARE).disk - plan(PC).disk == 87 * MIB
+    portable = make_plan(PC, Request(portable=True), PRESETS)
+    assert portable.disk > plan(PC).disk
+
+
+def test_room_is_compared_with_what_is_not_there_yet() -> None:
+    need = plan(PC).disk
+    assert lacks(PC, free=need) == []
+    ((what, why),) = lacks(PC, free=22 * MIB)
+    assert what == "room on the disk"
+    assert "39.0 MiB in /cache" in why
+    assert "22.0 MiB are free" in why
+    assert lacks(PC, free=22 * MIB, held=36 * MIB) == []
+    assert len(lacks(PC, free=22 * MIB, held=MIB)) == 1
+    assert lacks(PC) == []
+
+
+def test_files_are_counted_where_the_file_system_does() -> None:
+    ((what, why),) = lacks(PC, free=1 << 40, inodes=800)
+    assert what == "room for files on the disk"
+    assert "800 more" in why
+    assert lacks(PC, free=1 << 40, inodes=5000) == []
+    assert len(lacks(BARE, free=1 << 40, inodes=5000)) == 1
+
+
+def test_the_folder_for_temporary_files_is_looked_at_where_it_is_another_disk() -> None:
+    ((what, why),) = lacks(BARE, free=1 << 40, temp=50 * MIB)
+    assert what == "room in TMPDIR"
+    assert "50.0 MiB are free" in why
+    assert lacks(PC, free=1 << 40, temp=128 * MIB) == []
+    assert lacks(BARE, free=1 << 40, held=200 * MIB, temp=128 * MIB) == []
+
+
+def test_a_cache_without_permission_to_execute_is_a_lack() -> None:
+    ((what, why),) = lacks(PC, free=1 << 40, noexec=True)
+    assert what == "a cache that programs can be run from"
+    assert "noexec" in why
+
+
+@pytest.mark.parametrize(
+    "told", [None, [], 5, {"free": "much"}, {"free": -1}, {"held": None}, {"free": 1 << 63}]
+)
+def test_an_odd_record_makes_no_lack(told: object) -> None:
+    found = probe_disk(Replay({"native": {"disk": told}}), Findings())
+    assert found.free in {None, 1 << 60}
+    assert disk_lacks(replace(PC, disk=found), plan(PC)) == ()
+
+
+# ---- this machine -------------------------------------------------------------------------------
+
+
+def test_the_disk_of_this_machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("FLOATLLM_CACHE_DIR", str(tmp_path / "far" / "cache"))
+    assert disk.look()["held"] == 0
+    (tmp_path / "far" / "cache" / "ggml" / "tree").mkdir(parents=True)
+    (tmp_path / "far" / "cache" / "ggml" / "tree" / "file").write_bytes(b"x" * MIB)
+    (tmp_path / "far" / "cache" / "other").write_bytes(b"x" * MIB)
+    found = probe_disk(LiveSystem(), Findings())
+    assert found.free
+    assert MIB <= found.held < 2 * MIB
+    assert not found.noexec
+    assert disk.forbids_programs(tmp_path) == ""
+    assert [path.name for path in tmp_path.iterdir()] == ["far"]
+
+
+@pytest.fixture
+def noexec(tmp_path: Path) -> Iterator[Path]:
+    folder = tmp_path / "noexec"
+    with mounted(folder, "-t", "tmpfs", "-o", "noexec,size=64m"):
+        yield folder
+
+
+def tool(*arguments: object, **variables: str) -> subprocess.CompletedProcess[str]:
+    dropped = ("CMAKE_ARGS", "VIRTUAL_ENV", "CONDA_PREFIX")
+    env = {
+        name: value
+        for name, value in os.environ.items()
+        if name not in dropped and not name.startswith("FLOATLLM_")
+    }
+    return subprocess.run(
+        [sys.executable, "-m", "floatllm_build", *map(str, arguments)],
+        cwd="/",
+        env={**env, "PYTHONPATH": str(ROOT), **variables},
+        capture_output=True,
+        text=True,
+        check=False,
+        # One that waits where it must not is ended.
+        timeout=120,
+    )
+
+
+@LINUX
+def test_a_cache_on_a_noexec_mount_is_refused_before_anything_is_done(noexec: Path, tmp_path: Path) -> None:
+    cache = noexec / "cache"
+    done = tool("wheel", "--out", tmp_path / "out", FLOATLLM_CACHE_DIR=str(cache))
+    assert done.returncode == 3, done.stderr
+    assert f"Nothing may be run from the cache folder {cache}" in done.stderr
+    assert "Name a folder on another file system in FLOATLLM_CACHE_DIR" in done.stderr
+    assert "probe" not in done.stderr
+    assert sorted(path.name for path in cache.iterdir()) == ["lock"]
+    shown = tool("detect", FLOATLLM_CACHE_DIR=str(cache))
+    assert "a cache that programs can be run from" in shown.stdout
+
+
+@LINUX
+@pytest.mark.parametrize("way", ["mapping", "start"])
+def test_both_ways_of_running_are_really_tried(
+    noexec: Path, monkeypatch: pytest.MonkeyPatch, way: str
+) -> None:
+    """A policy may forbid one of them, and statvfs knows neither policy."""
+    other = {"mapping": "_refused_start", "start": "_refused_mapping"}[way]
+    monkeypatch.setattr(disk, other, lambda _: "")
+    with pytest.raises(MissingError, match="FLOATLLM_CACHE_DIR"):
+        disk.check_runs_programs(noexec)
+    assert list(noexec.iterdir()) == []
+
+
+@LINUX
+def test_an_environment_on_a_noexec_mount_is_refused(noexec: Path) -> None:
+    with pytest.raises(MissingError, match="--python") as caught:
+        disk.check_loads_libraries(noexec)
+    assert f"could not be loaded from {noexec}" in str(caught.value)
+
+
+@LINUX
+def test_a_disk_that_is_too_small_is_told_with_both_numbers(tmp_path: Path) -> None:
+    folder = tmp_path / "small"
+    with mounted(folder, "-t", "tmpfs", "-o", "size=22m"):
+        shown = tool("detect", FLOATLLM_CACHE_DIR=str(folder))
+    assert "room on the disk" in shown.stdout
+    assert "22.0 MiB are free" in shown.stdout

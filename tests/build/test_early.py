@@ -1,0 +1,47 @@
+"""What is wrong in a request is said at once, and not once another build has given the cache free."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import pytest
+from test_disk import tool
+
+from floatllm_build.lock import cache_lock
+
+pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="starts the tool beside a held lock")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        (("--preset", "foo"), "There is no preset `foo`"),
+        (("--backend", "foo"), "'foo' is not one of"),
+        (("--memory", "much"), "much"),
+        (("--memory", "5M"), "--memory is 5.0 MiB"),
+        (("--jobs", "0"), "0 is not in the range"),
+        (("--architectures", "foo"), "`foo` is no architecture"),
+        (("--backend", "cuda", "--preset", "cpu"), "The request contradicts itself"),
+        (("--preset", "cuda", "--low-mem"), "is no low-memory preset"),
+        (("--preset", "android-ndk-arm64"), "is for another machine"),
+        (("--ggml-dir", "/nowhere"), "/nowhere is no ggml source"),
+        (("--trace", "/nowhere/file"), "The timeline cannot be written"),
+    ],
+)
+def test_a_name_that_makes_no_sense_does_not_wait_for_the_lock(
+    tmp_path: Path, arguments: tuple[str, ...], told: str
+) -> None:
+    with cache_lock(tmp_path, lambda _: None):
+        for command in (("install", "--python", sys.executable), ("wheel", "--out", str(tmp_path / "out"))):
+            done = tool(*command, *arguments, FLOATLLM_CACHE_DIR=str(tmp_path), COLUMNS="200")
+            assert done.returncode == 2, done.stderr
+            assert told in done.stderr
+            assert "waiting" not in done.stderr
+
+
+def test_an_option_of_cmake_that_cannot_be_read_does_not_wait_either(tmp_path: Path) -> None:
+    with cache_lock(tmp_path, lambda _: None):
+        done = tool("wheel", "--out", tmp_path / "out", FLOATLLM_CACHE_DIR=str(tmp_path), CMAKE_ARGS="-DX='1")
+        assert done.returncode == 2, done.stderr
+        assert "Close its quotes" in done.stderr

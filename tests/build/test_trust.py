@@ -1,0 +1,345 @@
+"""Whose the cache is: what another user could have written is named and not used."""
+
+from __future__ import annotations
+
+import json
+import os
+import stat
+import sys
+from pathlib import Path
+
+import pytest
+from test_installation import small_wheel
+from tool_environment import skip_or_fail
+
+from floatllm_build import flow, paths, trust
+from floatllm_build.errors import MissingError
+from floatllm_build.events import Event, Hint
+from floatllm_build.files import remove_folder
+from floatllm_build.lock import cache_lock
+from floatllm_build.paths import CACHE_FOLDERS
+from floatllm_build.sealed import is_whole, seal
+from floatllm_build.trust import Me, Status, check_cache, check_inside, is_ours, judge
+from floatllm_build.values import Proof
+from floatllm_build.wheel import find_cached, keep
+
+pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="Windows has no such owners and modes")
+
+ME = Me(user=1000, own_group=1000)
+NOBODY = 65534
+
+
+def check(cache: Path) -> None:
+    check_cache(cache)
+    check_inside(cache, CACHE_FOLDERS)
+
+
+@pytest.mark.parametrize(
+    ("owner", "group", "mode", "fault"),
+    [
+        (1000, 1000, 0o40700, ""),
+        (1000, 1000, 0o40755, ""),
+        # As Debian's users make it, each with a group of its own.
+        (1000, 1000, 0o40775, ""),
+        (1000, 100, 0o40775, "can be written by its group"),
+        (1000, 100, 0o40757, "can be written by everyone"),
+        (1000, 1000, 0o100666, "can be written by everyone"),
+        # /tmp: others add to it, and cannot replace what is ours.
+        (0, 0, 0o41777, ""),
+        (1000, 100, 0o41777, ""),
+        (1001, 0, 0o41777, "belongs to"),
+        (0, 0, 0o40755, "belongs to"),
+        (0, 0, 0o100755, "belongs to"),
+        (1001, 1000, 0o40700, "belongs to"),
+        # The mode of a link says nothing.
+        (1000, 100, 0o120777, ""),
+    ],
+)
+def test_an_entry_is_ours_alone(owner: int, group: int, mode: int, fault: str) -> None:
+    found, foreign = judge(Status(owner=owner, group=group, mode=mode), ME)
+    assert found.startswith(fault)
+    assert bool(found) == bool(fault)
+    assert foreign == (fault == "belongs to")
+
+
+def test_where_a_file_system_keeps_no_modes_only_the_owner_counts() -> None:
+    me = Me(user=1000, own_group=None, modes=False)
+    assert judge(Status(owner=1000, group=100, mode=0o40777), me) == ("", False)
+    assert judge(Status(owner=1001, group=100, mode=0o40700), me)[1]
+
+
+def test_a_file_system_that_gives_all_to_one_user_is_believed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As network drives do with root, and phones and Windows' drives in a container with everybody."""
+    monkeypatch.setattr(os, "geteuid", lambda: tmp_path.stat().st_uid + 1)
+    check(tmp_path)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_folders_are_made_for_their_owner_alone(tmp_path: Path) -> None:
+    before = os.umask(0o002)
+    try:
+        wheel = small_wheel(tmp_path)
+        with cache_lock(tmp_path / "far" / "cache", lambda _: None):
+            keep(tmp_path / "far" / "cache", wheel, Proof(device="CPU", lines=(), report={}), whole=True)
+    finally:
+        os.umask(before)
+    for folder in ("cache", "cache/wheels", "cache/wheels/k"):
+        assert stat.S_IMODE((tmp_path / "far" / folder).stat().st_mode) == 0o700
+
+
+def test_an_earlier_cache_is_closed_to_others_and_used(tmp_path: Path) -> None:
+    (tmp_path / "wheels" / "k").mkdir(parents=True)
+    (tmp_path / "wheels").chmod(0o755)
+    check(tmp_path)
+    assert stat.S_IMODE((tmp_path / "wheels").stat().st_mode) == 0o700
+    assert (tmp_path / "wheels" / "k").is_dir()
+
+
+def test_an_earlier_cache_of_a_user_with_a_group_of_its_own_is_used(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(trust, "_own_group", lambda: tmp_path.stat().st_gid)
+    for folder in ("", "wheels", "wheels/k"):
+        (tmp_path / folder).mkdir(exist_ok=True)
+        (tmp_path / folder).chmod(0o775)
+    check(tmp_path)
+    assert stat.S_IMODE((tmp_path / "wheels").stat().st_mode) == 0o700
+
+
+@pytest.mark.parametrize("folder", ["", "wheels", "wheels/k", "tools/cmake", "build/cpu-1"])
+def test_a_folder_that_others_could_write_is_not_used(tmp_path: Path, folder: str) -> None:
+    cache = tmp_path / "cache"
+    (cache / folder).mkdir(parents=True)
+    (cache / folder).chmod(0o777)
+    with pytest.raises(MissingError, match="everyone") as caught:
+        check(cache)
+    said = str(caught.value)
+    assert str(cache / folder) in said
+    assert "floatllm-build clean" in said
+    assert "FLOATLLM_CACHE_DIR" in said
+
+
+def test_clean_works_in_a_cache_that_others_could_write(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("FLOATLLM_CACHE_DIR", str(tmp_path))
+    (tmp_path / "wheels" / "k").mkdir(parents=True)
+    (tmp_path / "wheels").chmod(0o777)
+    flow.clean(lambda _: None)
+    assert not (tmp_path / "wheels").exists()
+    check(tmp_path)
+
+
+# ---- another user's -----------------------------------------------------------------------------
+
+
+def given_to_nobody(*folders: Path) -> None:
+    if os.geteuid() != 0:
+        skip_or_fail("needs root, to give a folder to another user")
+    for folder in folders:
+        os.lchown(folder, NOBODY, NOBODY)
+
+
+@pytest.mark.parametrize("folder", ["", "wheels", "wheels/k", "tools/cmake", "ggml/0.15"])
+def test_a_folder_of_another_user_is_not_used(tmp_path: Path, folder: str) -> None:
+    cache = tmp_path / "cache"
+    (cache / folder).mkdir(parents=True)
+    given_to_nobody(cache / folder)
+    with pytest.raises(MissingError, match="belongs to") as caught:
+        check(cache)
+    said = str(caught.value)
+    assert f"{cache / folder} belongs to" in said
+    assert f"rm -r {cache / folder}" in said
+    assert "FLOATLLM_CACHE_DIR" in said
+    assert caught.value.exit_code == 3
+
+
+def test_a_file_of_another_user_in_a_kept_wheel_is_not_used(tmp_path: Path) -> None:
+    kept = keep(tmp_path, small_wheel(tmp_path), Proof(device="CPU", lines=(), report={}), whole=True)
+    assert find_cached(tmp_path, "k")
+    given_to_nobody(Path(kept.path))
+    assert find_cached(tmp_path, "k") is None
+
+
+def test_a_program_of_another_user_is_not_whole(tmp_path: Path) -> None:
+    (tmp_path / "bin").mkdir()
+    program = tmp_path / "bin" / "cmake"
+    program.write_text("#!/bin/sh\n")
+    seal(tmp_path)
+    assert is_whole(tmp_path)
+    given_to_nobody(program)
+    assert not is_whole(tmp_path)
+
+
+# ---- links --------------------------------------------------------------------------------------
+
+
+def test_the_cache_may_be_a_link_to_a_folder_of_the_user(tmp_path: Path) -> None:
+    (tmp_path / "disk").mkdir()
+    (tmp_path / "cache").symlink_to("disk")
+    (tmp_path / "disk" / "more").mkdir()
+    (tmp_path / "disk" / "cuda").symlink_to("more")
+    check(tmp_path / "cache")
+    given_to_nobody(tmp_path / "disk")
+    with pytest.raises(MissingError, match="belongs to"):
+        check(tmp_path / "cache")
+
+
+def test_a_link_to_a_folder_that_is_not_ours_is_not_followed(tmp_path: Path) -> None:
+    cache, elsewhere = tmp_path / "cache", tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    cache.mkdir()
+    (cache / "ggml").symlink_to(elsewhere)
+    given_to_nobody(elsewhere)
+    with pytest.raises(MissingError, match="is a link to") as caught:
+        check(cache)
+    assert f"rm {cache / 'ggml'}" in str(caught.value)
+
+
+def test_a_link_that_leads_nowhere_is_named(tmp_path: Path) -> None:
+    (tmp_path / "ggml").symlink_to(tmp_path / "nowhere")
+    with pytest.raises(MissingError, match="which is not there"):
+        check(tmp_path)
+
+
+def test_clean_says_that_it_is_a_link(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    cache, elsewhere = tmp_path / "cache", tmp_path / "elsewhere"
+    (elsewhere / "mine").mkdir(parents=True)
+    (cache / "wheels").mkdir(parents=True)
+    (cache / "ggml").symlink_to(elsewhere)
+    monkeypatch.setenv("FLOATLLM_CACHE_DIR", str(cache))
+    with pytest.raises(MissingError) as caught:
+        flow.clean(lambda _: None)
+    said = str(caught.value)
+    assert f"{cache / 'ggml'} is a link to {elsewhere}" in said
+    assert f"rm {cache / 'ggml'}" in said
+    assert (elsewhere / "mine").is_dir()
+    assert not (cache / "wheels").exists()
+    assert remove_folder(cache / "wheels") == ""
+
+
+@pytest.mark.parametrize("kind", ["link", "pipe", "folder"])
+def test_a_lock_that_is_no_file_is_named(tmp_path: Path, kind: str) -> None:
+    lock = tmp_path / "lock"
+    if kind == "link":
+        lock.symlink_to(tmp_path / "victim")
+    elif kind == "pipe":
+        os.mkfifo(lock)
+    else:
+        lock.mkdir()
+    with (
+        pytest.raises(MissingError, match=f"{lock} is not an ordinary file"),
+        cache_lock(tmp_path, lambda _: None),
+    ):
+        pass
+    assert not (tmp_path / "victim").exists()
+
+
+# ---- root with another user's home --------------------------------------------------------------
+
+
+def test_root_does_not_work_in_the_home_of_another(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    if os.geteuid() != 0:
+        skip_or_fail("needs root, which this is about")
+    home, own = tmp_path / "home", tmp_path / "root" / ".cache" / "floatllm"
+    home.mkdir()
+    for name in ("FLOATLLM_CACHE_DIR", "XDG_CACHE_HOME"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("HOME", str(home))
+    monkeypatch.setattr(paths, "_own_cache_of_root", lambda: own)
+    assert paths.cache_dir() == home / ".cache" / "floatllm"
+    given_to_nobody(home)
+    told: list[Event] = []
+    assert paths.cache_dir() == own
+    with cache_lock(paths.cache_dir(), told.append):
+        assert list(home.iterdir()) == []
+    assert [event for event in told if isinstance(event, Hint) and str(home) in event.text]
+    # Whoever names a folder means it.
+    monkeypatch.setenv("FLOATLLM_CACHE_DIR", str(home / "mine"))
+    assert paths.cache_dir() == home / "mine"
+    assert paths.borrowed_home() == ""
+
+
+# ---- damaged ------------------------------------------------------------------------------------
+
+
+def flip(path: Path, place: int) -> None:
+    content = bytearray(path.read_bytes())
+    content[place] ^= 1
+    path.write_bytes(content)
+
+
+def test_a_flipped_bit_in_a_kept_wheel_makes_it_missing(tmp_path: Path) -> None:
+    kept = keep(tmp_path, small_wheel(tmp_path), Proof(device="CPU", lines=(), report={}), whole=True)
+    for place in (5, 60, -1):
+        flip(Path(kept.path), place)
+        assert find_cached(tmp_path, "k") is None
+        flip(Path(kept.path), place)
+        assert find_cached(tmp_path, "k")
+
+
+@pytest.mark.parametrize(
+    "text", ["", "{", "[]", "null", '{"device": "CPU"}', '{"wheel_sha256": 5}', "[" * 10**5]
+)
+def test_a_proof_without_the_digest_of_the_wheel_is_none(tmp_path: Path, text: str) -> None:
+    kept = keep(tmp_path, small_wheel(tmp_path), Proof(device="CPU", lines=(), report={}), whole=True)
+    (Path(kept.path).parent / "proof.json").write_text(text)
+    assert find_cached(tmp_path, "k") is None
+
+
+def sealed_tool(folder: Path) -> Path:
+    (folder / "bin").mkdir(parents=True)
+    (folder / "bin" / "cmake").write_bytes(b"program " * 100)
+    (folder / "Modules").mkdir()
+    (folder / "Modules" / "Find.cmake").write_text("words")
+    seal(folder)
+    return folder
+
+
+def test_any_damage_to_a_sealed_folder_is_seen(tmp_path: Path) -> None:
+    folder = sealed_tool(tmp_path / "tool")
+    program, module = folder / "bin" / "cmake", folder / "Modules" / "Find.cmake"
+    (folder / "later.pyc").write_text("compiled later")
+    assert is_whole(folder)
+    for path in (program, module):
+        whole = path.read_bytes()
+        flip(path, 3)
+        assert not is_whole(folder)
+        path.write_bytes(whole[:-1])
+        assert not is_whole(folder)
+        path.unlink()
+        assert not is_whole(folder)
+        path.symlink_to(tmp_path / "other")
+        (tmp_path / "other").write_bytes(whole)
+        assert not is_whole(folder)
+        path.unlink()
+        path.write_bytes(whole)
+        assert is_whole(folder)
+
+
+def test_sizes_are_looked_at_where_reading_is_put_off(tmp_path: Path) -> None:
+    folder = sealed_tool(tmp_path / "tool")
+    module = folder / "Modules" / "Find.cmake"
+    flip(module, 0)
+    assert is_whole(folder, lambda path: path == "bin/cmake")
+    assert not is_whole(folder)
+    module.write_text("")
+    assert not is_whole(folder, lambda path: path == "bin/cmake")
+
+
+def test_a_list_that_was_cut_short_or_changed_is_none(tmp_path: Path) -> None:
+    folder = sealed_tool(tmp_path / "tool")
+    path = folder / ".floatllm-files.json"
+    told = json.loads(path.read_text())
+    shorter = {**told, "files": {"bin/cmake": told["files"]["bin/cmake"]}}
+    for text in ("", "{}", "[]", json.dumps(shorter), json.dumps({**told, "files": {}})):
+        path.write_text(text)
+        assert not is_whole(folder)
+    path.unlink()
+    assert not is_whole(folder)
+
+
+def test_a_folder_of_ours_is_ours(tmp_path: Path) -> None:
+    assert is_ours(tmp_path)
