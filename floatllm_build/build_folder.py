@@ -117,7 +117,9 @@ def failure(what: str, text: str, folder: Folder) -> BuildFailedError:
     else:
         cause, fix = "", ""
     lines = "".join(f"  {line}\n" for line in first_errors(text))
-    return BuildFailedError(f"{what} failed:{cause}\n{lines}{fix}Everything it said is in {folder.log}")
+    return BuildFailedError(
+        f"{what} failed:{cause}\n{lines}{fix}Everything it said is in {folder.log}", log=str(folder.log)
+    )
 
 
 def free_space_hint(folder: Folder) -> str:

@@ -73,6 +73,11 @@ def install_command(system: System, target: Target, wheel: Path, cache: Path) ->
     return _install(system, target, cache, pip=pip, uv=("--no-deps", "--reinstall", "--offline", str(wheel)))
 
 
+def uninstall_command(system: System, target: Target, names: tuple[str, ...], cache: Path) -> tuple[str, ...]:
+    """The command that removes these packages from the target. Raises MissingError as `install_command`."""
+    return _run(system, target, cache, pip=("uninstall", *QUIET, "--yes", *names), uv=("uninstall", *names))
+
+
 def packages_command(
     system: System,
     target: Target,
@@ -97,13 +102,19 @@ def packages_command(
 def _install(
     system: System, target: Target, cache: Path, *, pip: tuple[str, ...], uv: tuple[str, ...]
 ) -> tuple[str, ...]:
-    """The target's installer with the options that are its own."""
+    return _run(system, target, cache, pip=("install", *QUIET, *pip), uv=("install", *uv))
+
+
+def _run(
+    system: System, target: Target, cache: Path, *, pip: tuple[str, ...], uv: tuple[str, ...]
+) -> tuple[str, ...]:
+    """The target's installer with a command (first) and options that are its own."""
     if target.has_pip:
-        return (target.executable, "-m", "pip", "install", *QUIET, *pip)
+        return (target.executable, "-m", "pip", *pip)
     program = system.which("uv")
     if program:
-        return (program, "pip", "install", "--python", target.executable, *uv)
-    return (*own_pip(system, cache), "--python", target.executable, "install", *QUIET, *pip)
+        return (program, "pip", uv[0], "--python", target.executable, *uv[1:])
+    return (*own_pip(system, cache), "--python", target.executable, *pip)
 
 
 def disk_is_full(done: Completed) -> str:

@@ -7,6 +7,7 @@ import os
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 from floatllm_build.build.governor import spare
 from floatllm_build.build.key import digest, plan_inputs, wheel_inputs
@@ -33,7 +34,7 @@ from floatllm_build.select import DEVICES, make_plans
 from floatllm_build.sizes import show_size
 from floatllm_build.symbols import Door
 from floatllm_build.system import System
-from floatllm_build.tools import bring_repairer, with_tools
+from floatllm_build.tools import bring_repairer, tools_at_hand, with_tools
 from floatllm_build.values import (
     GgmlSource,
     Host,
@@ -113,11 +114,7 @@ def _make_wheel(
     tell: Listener,
 ) -> Wheel:
     """One proven wheel; `base` is that of the engine where it is a plugin's."""
-    requires = made.toolkit.requires if made.toolkit else ()
-    sources = requiring(read_sources(data_dir()), requires, made.plugin)
-    inputs = plan_inputs(made, presets()[made.preset].variables, host, toolchain, source.folder)
-    tags = (host.python.platform, system.getenv("AUDITWHEEL_PLAT") if made.portable else None)
-    key = digest(wheel_inputs(inputs, digests(sources), source.tree_sha256, " ".join(filter(None, tags))))
+    sources, inputs, key = _decided(system, host, made, toolchain, source)
     cached = find_cached(cache, key)
     if cached:
         if wish.trace:
@@ -144,15 +141,49 @@ def _make_wheel(
         beside = libraries_beside(made.toolkit) if made.toolkit else {}
         proof = prove_wheel(Path(wheel.path), python, device, cache, tell, made.environment, beside, base)
         unproven = "" if device == made.device else f"; {made.device} is not here and not proven"
-        tell(StepDone("verify", f"computed on {proof.device}, {proof.agree} operations agree{unproven}"))
+        chunks = f"{proof.chunks} chunks mapped, " if proof.chunks else ""
+        tell(
+            StepDone(
+                "verify", f"{chunks}computed on {proof.device}, {proof.agree} operations agree{unproven}"
+            )
+        )
         return keep(cache, wheel, proof, whole=whole)
     except OSError as error:
         hint = "Look at the permissions there, and run this again."
         if error.errno == errno.ENOSPC:
             hint = free_space_hint(folder)
         raise BuildFailedError(
-            f"Building in {folder.root} failed: {error}. {hint}\nWhat was said until then is in {folder.log}"
+            f"Building in {folder.root} failed: {error}. {hint}\nWhat was said until then is in {folder.log}",
+            log=str(folder.log),
         ) from error
+
+
+def _decided(
+    system: System, host: Host, made: Plan, toolchain: ToolchainFacts, source: GgmlSource
+) -> tuple[dict[str, bytes], dict[str, Any], str]:
+    """The sources of a wheel, what decides its build folder, and the key of all that decides it."""
+    requires = made.toolkit.requires if made.toolkit else ()
+    sources = requiring(read_sources(data_dir()), requires, made.plugin)
+    inputs = plan_inputs(made, presets()[made.preset].variables, host, toolchain, source.folder)
+    tags = (host.python.platform, system.getenv("AUDITWHEEL_PLAT") if made.portable else None)
+    key = digest(wheel_inputs(inputs, digests(sources), source.tree_sha256, " ".join(filter(None, tags))))
+    return sources, inputs, key
+
+
+def key_now(system: System, host: Host, made: Plan, cache: Path, ggml_dir: Path | None) -> str:
+    """The key of the wheel that `install` would make of this plan, with real folders in it and in the host.
+
+    Empty where something has to be fetched to know it. Nothing is written.
+    """
+    toolchain = tools_at_hand(system, host.toolchain, cache)
+    if not toolchain:
+        return ""
+    pin = read_pin(data_dir())
+    pinned = GgmlSource(
+        folder=str(cache / "ggml" / pin.folder_name), tree_sha256=pin.tree_sha256, pinned=True
+    )
+    source = locate(pin, data_dir(), cache, ggml_dir) if ggml_dir else pinned
+    return _decided(system, host, made, toolchain, source or pinned)[2]
 
 
 def find_source(system: System, pin: Pin, cache: Path, chosen: Path | None, tell: Listener) -> GgmlSource:
