@@ -123,7 +123,9 @@ def failure(what: str, text: str, folder: Folder) -> BuildFailedError:
     else:
         cause, fix = "", f"To go on: {yours.removesuffix('; else ')}.\n" if yours else ""
     lines = "".join(f"  {line}\n" for line in first_errors(text))
-    return BuildFailedError(f"{what} failed:{cause}\n{lines}{fix}Everything it said is in {folder.log}")
+    return BuildFailedError(
+        f"{what} failed:{cause}\n{lines}{fix}Everything it said is in {folder.log}", log=str(folder.log)
+    )
 
 
 def _flags_first() -> str:

@@ -11,6 +11,11 @@ class FloatllmBuildError(Exception):
 
     exit_code: ClassVar[int]
 
+    def __init__(self, message: str, *, log: str = "") -> None:
+        """`log` is the file that holds all that was said, where there is one."""
+        super().__init__(message)
+        self.log = log
+
 
 class UsageFaultError(FloatllmBuildError):
     """An argument or a file given by the user makes no sense."""

@@ -50,11 +50,18 @@ class Said:
 
 
 @dataclass(frozen=True)
+class Proving:
+    """A line of a self-test: many, and of interest where it fails."""
+
+    line: str
+
+
+@dataclass(frozen=True)
 class Hint:
     text: str
 
 
-Event = StepStarted | StepDone | UnitProgress | BuildSummary | Said | Hint
+Event = StepStarted | StepDone | UnitProgress | BuildSummary | Said | Proving | Hint
 Listener = Callable[[Event], None]
 
 

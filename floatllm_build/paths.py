@@ -10,7 +10,7 @@ import platformdirs
 
 from floatllm_build.errors import MissingError
 
-CACHE_FOLDERS = ("build", "costs", "cuda", "ggml", "proofs", "tools", "wheels")
+CACHE_FOLDERS = ("build", "costs", "cuda", "errors", "ggml", "proofs", "tools", "wheels")
 
 _HERE = Path(__file__).resolve().parent
 

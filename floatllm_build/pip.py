@@ -165,6 +165,11 @@ def install_command(system: System, target: Target, wheel: Path, cache: Path) ->
     return _install(system, target, cache, pip=pip, uv=("--no-deps", "--reinstall", "--offline", str(wheel)))
 
 
+def uninstall_command(system: System, target: Target, names: tuple[str, ...], cache: Path) -> Call:
+    """The command that removes these packages from the target. Raises MissingError as `install_command`."""
+    return _call(system, target, cache, "uninstall", pip=("--yes", *names), uv=names)
+
+
 def packages_command(
     system: System,
     target: Target,
@@ -194,10 +199,23 @@ def _install(
     uv: tuple[str, ...],
     asks: bool = False,
 ) -> Call:
+    return _call(system, target, cache, "install", pip=pip, uv=uv, asks=asks)
+
+
+def _call(
+    system: System,
+    target: Target,
+    cache: Path,
+    command: str,
+    *,
+    pip: tuple[str, ...],
+    uv: tuple[str, ...],
+    asks: bool = False,
+) -> Call:
     """The target's installer with the options that are its own; `asks` an index, as the user says."""
     program = None if target.has_pip else system.which("uv")
     if program:
-        argv = (program, "pip", "install", "--no-config", "--python", target.executable, *uv)
+        argv = (program, "pip", command, "--no-config", "--python", target.executable, *uv)
         env = os.environ
         return Call(
             argv=argv,
@@ -206,16 +224,16 @@ def _install(
     # Isolated from settings for whoever repeats the command by hand.
     alone = () if asks else ("--isolated",)
     if target.has_pip:
-        command: tuple[str, ...] = (target.executable, "-m", "pip")
+        runs: tuple[str, ...] = (target.executable, "-m", "pip")
         prefix = target.prefix
     else:
-        command, prefix = (*own_pip(system, cache), "--python", target.executable), sys.prefix
-    settings = index_settings("install", os.environ, pip_sections(os.environ, prefix)) if asks else ()
+        runs, prefix = (*own_pip(system, cache), "--python", target.executable), sys.prefix
+    settings = index_settings(command, os.environ, pip_sections(os.environ, prefix)) if asks else ()
     return Call(
-        argv=(*command, "install", *QUIET, *alone, *pip),
+        argv=(*runs, command, *QUIET, *alone, *pip),
         variables=for_pip(os.environ, settings),
         settings=settings,
-        pip=command if asks else (),
+        pip=runs if asks else (),
     )
 
 

@@ -4,7 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
-from floatllm_build.events import BuildSummary, Event, Hint, Said, StepDone, StepStarted, UnitProgress
+from floatllm_build.events import (
+    BuildSummary,
+    Event,
+    Hint,
+    Proving,
+    Said,
+    StepDone,
+    StepStarted,
+    UnitProgress,
+)
 from floatllm_build.sizes import show_size
 
 _STEP = 10
@@ -43,6 +52,8 @@ class Lines:
         self.put = put
         self.tenth = 0
         self.told = 0.0
+        self.verbose = True
+        """Whether a proof is told line by line."""
 
     def __call__(self, event: Event) -> None:
         match event:
@@ -50,6 +61,9 @@ class Lines:
                 self.put(step, printable(detail))
             case StepStarted("build"):
                 self.put("build", "cmake configures")
+            case Proving(line):
+                if self.verbose:
+                    self.put("", printable(line))
             case Said(line):
                 self.put("", printable(line))
             case Hint(text):

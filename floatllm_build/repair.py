@@ -57,7 +57,8 @@ def repair(wheel: Wheel, plan: Plan, toolchain: ToolchainFacts, repairer: Repair
         raise BuildFailedError(
             f"The wheel was built, but {repairer.name} {repairer.version} finds no systems that it is for:\n"
             f"{said}\nUnset AUDITWHEEL_PLAT where it is set, or build in an image with an older C library. "
-            f"Everything it said is in {folder.log}"
+            f"Everything it said is in {folder.log}",
+            log=str(folder.log),
         )
     foreign = sorted(_members(made[0]) - _members(source))
     copied = [path for path in foreign if not _is_expected(path, made[0])]
@@ -65,7 +66,8 @@ def repair(wheel: Wheel, plan: Plan, toolchain: ToolchainFacts, repairer: Repair
         raise BuildFailedError(
             f"The wheel was built, but it needs {_names(copied)}, which not every system has: a portable "
             "wheel holds no library but its own. Switch off what needs it (CMAKE_ARGS), or link it in, "
-            f"and run this again.\nEverything that {repairer.name} said is in {folder.log}"
+            f"and run this again.\nEverything that {repairer.name} said is in {folder.log}",
+            log=str(folder.log),
         )
     whole = target / made[0].name
     pack_again(made[0], whole)

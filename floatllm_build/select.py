@@ -112,6 +112,8 @@ def make_plan(host: Host, request: Request, presets: Mapping[str, Preset]) -> Pl
 def _is_portable(request: Request, presets: Mapping[str, Preset]) -> bool:
     named = presets.get(request.preset or "")
     return request.portable or (named is not None and named.portable)
+
+
 def check_request(request: Request, presets: Mapping[str, Preset]) -> None:
     """What can be said without a machine. Raises UsageFaultError as `make_plan` does."""
     _check_numbers(request)

@@ -72,7 +72,7 @@ _NO_SECRETS = {
 }
 
 
-def _is_common(user: str) -> bool:
+def is_common(user: str) -> bool:
     """True where a folder of this name need not be the user's: hiding it would hide meaning."""
     return user.lower() in _NO_SECRETS or any(os.path.lexists(f"{folder}/{user}") for folder in _SYSTEM)
 
@@ -107,7 +107,7 @@ class Symbols:
         except RuntimeError:
             home = ""
         folders = {"{cache}": str(cache_dir()), "{home}": home}
-        user = "" if _is_common(user) else user
+        user = "" if is_common(user) else user
         # A link to the home folder, and another home for this run only.
         aliases = (os.path.realpath(home) if home else "", os.path.expanduser(f"~{user}") if user else "")  # noqa: PTH111
         return cls(

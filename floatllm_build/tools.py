@@ -97,6 +97,15 @@ def read_tools(system: System, toolchain: ToolchainFacts, cache: Path) -> Toolch
     return replace(toolchain, cmake=read("cmake", toolchain.cmake), ninja=read("ninja", toolchain.ninja))
 
 
+def tools_at_hand(system: System, toolchain: ToolchainFacts, cache: Path) -> ToolchainFacts | None:
+    """What `with_tools` would give, where it has to fetch nothing for that; else None."""
+    cmake, ninja = (
+        _usable(name, found) or _usable(name, _kept(system, name, cache / "tools" / name))
+        for name, found in (("cmake", toolchain.cmake), ("ninja", toolchain.ninja))
+    )
+    return replace(toolchain, cmake=cmake, ninja=ninja) if cmake and ninja else None
+
+
 def bring_repairer(system: System, os_name: str, cache: Path, tell: Listener = unheard) -> Repairer | None:
     """What repairs a portable wheel of this system (`OsFacts.name`); None where nothing has to.
 

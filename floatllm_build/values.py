@@ -521,6 +521,11 @@ class Proof:
         """Operations whose numbers agree; each counts once for every type and number of positions."""
         return int(self.report.get("agree", 0))
 
+    @property
+    def chunks(self) -> int:
+        """Chunks of the small model that were mapped one after the other."""
+        return int(self.report.get("chunks", 0))
+
 
 @dataclass(frozen=True, kw_only=True)
 class Unproven:

@@ -14,7 +14,7 @@ from typing import Any
 
 from floatllm_build.answer import hear
 from floatllm_build.errors import NotProvenError
-from floatllm_build.events import Listener, Said
+from floatllm_build.events import Listener, Proving
 from floatllm_build.files import scratch_in, write_whole
 from floatllm_build.process import run_child
 from floatllm_build.start import TooLateError
@@ -81,7 +81,8 @@ def prove_wheel(
             raise NotProvenError(
                 f"The engine was built, but it is not proven: {error}\n"
                 f"Nothing was installed; what was installed before is untouched. {fix}\n"
-                f"Everything the self-test said is in {log}"
+                f"Everything the self-test said is in {log}",
+                log=str(log),
             ) from error
 
 
@@ -102,7 +103,8 @@ def prove_installed(python: str, device: str, tell: Listener) -> Proof:
                 "system, and name its Python with --python."
             )
         raise NotProvenError(
-            f"The installed engine is not proven: {error}\n{fix} Everything the self-test said is in {log}"
+            f"The installed engine is not proven: {error}\n{fix} Everything the self-test said is in {log}",
+            log=log,
         ) from error
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
@@ -155,7 +157,7 @@ def _prove(python: str, device: str, scratch: Path, extra: dict[str, str], tell:
         *whole, rest = (rest + text).split("\n")
         for line in whole:
             lines.append(line.rstrip())
-            tell(Said(line.rstrip()))
+            tell(Proving(line.rstrip()))
 
     try:
         status = run_child(argv, cwd=scratch, env=env, on_text=take, timeout=_TIMEOUT)

@@ -257,5 +257,6 @@ def _too_little(order: Order, name: str, seen: int, needed: int) -> BuildFailedE
         f"There is too little memory to compile {name}: {took}{show_size(free)} are free, and there is "
         f"nothing left to give up. {wanted} have to be free: close programs, add swap, or raise the "
         f"container's limit, and run this again; it goes on where it stopped.\n"
-        f"Everything it said is in {order.folder.log}"
+        f"Everything it said is in {order.folder.log}",
+        log=str(order.folder.log),
     )

@@ -192,7 +192,8 @@ def _configure_whole(configure: Callable[[tuple[str, ...]], None], folder: Folde
         shutil.rmtree(folder.out, ignore_errors=True)
     raise BuildFailedError(
         "Configuring failed: the system ended one of cmake's checks for want of memory, three times. Free "
-        f"memory (close programs, add swap) and run this again.\nEverything it said is in {folder.log}"
+        f"memory (close programs, add swap) and run this again.\nEverything it said is in {folder.log}",
+        log=str(folder.log),
     )
 
 

@@ -15,14 +15,16 @@ from floatllm_build.disk import check_loads_libraries
 from floatllm_build.editable import as_editable
 from floatllm_build.errors import InstallFailedError, MissingError, NotProvenError
 from floatllm_build.events import Listener, StepDone, StepStarted
-from floatllm_build.files import remove_folder, write_whole
+from floatllm_build.files import write_whole
+from floatllm_build.flow.report import make_report
+from floatllm_build.flow.upkeep import clean, engine_of, remove_engine
 from floatllm_build.flow.wheels import Wish, bring_libraries, check_wish, find_source, make_all, presets
 from floatllm_build.ggml_source import read_pin, tree_files
 from floatllm_build.host import probe_host, probe_target
 from floatllm_build.install import check_tag, check_writable, holds, install
 from floatllm_build.lock import cache_lock, target_lock
 from floatllm_build.matrix import WheelRow, choose, make_matrix, plugins
-from floatllm_build.paths import CACHE_FOLDERS, cache_dir, data_dir
+from floatllm_build.paths import cache_dir, data_dir
 from floatllm_build.preflight import check_target, find_lacks
 from floatllm_build.presets import load_platforms
 from floatllm_build.rules.disk import disk_lacks
@@ -30,7 +32,7 @@ from floatllm_build.sdist import pack_sdist
 from floatllm_build.select import DEVICES, make_plan
 from floatllm_build.sites import sites
 from floatllm_build.sizes import show_size
-from floatllm_build.symbols import Door, settled
+from floatllm_build.symbols import Door, Symbols, settled
 from floatllm_build.system import System
 from floatllm_build.values import (
     BACKENDS,
@@ -54,14 +56,17 @@ __all__ = [
     "check_variants",
     "clean",
     "detect",
+    "engine_of",
     "fetch_ggml",
     "install_engine",
     "make_editable",
+    "make_report",
     "make_sdist",
     "make_variants",
     "make_wheels",
     "plan",
     "presets",
+    "remove_engine",
     "verify_installed",
     "wheel_matrix",
 ]
@@ -82,9 +87,15 @@ class Detected:
     problem: str
 
 
-def detect(system: System, request: Request, python: str | None = None) -> Detected:
-    """Facts, and the plan for them where there is one. Raises UsageFaultError for a senseless request."""
-    host = settled(probe_host(system, python))
+def detect(
+    system: System, request: Request, python: str | None = None, symbols: Symbols | None = None
+) -> Detected:
+    """Facts, and the plan for them where there is one. Raises UsageFaultError for a senseless request.
+
+    `symbols`, if given, still shows afterwards what the facts hide.
+    """
+    found = probe_host(system, python)
+    host = symbols.settle(found) if symbols else settled(found)
     try:
         made = make_plan(host, request, presets())
     except MissingError as error:
@@ -213,25 +224,6 @@ def fetch_ggml(system: System, tell: Listener) -> GgmlSource:
     cache = cache_dir()
     with cache_lock(cache, tell):
         return find_source(system, read_pin(data_dir()), cache, None, tell)
-
-
-def clean(tell: Listener) -> Path:
-    """Deletes what this tool keeps in the cache, once nobody works in it; returns the cache's path.
-
-    Raises MissingError, once all else is gone, with what could not be deleted and why.
-    """
-    cache = cache_dir()
-    if cache.is_dir():
-        with cache_lock(cache, tell, cleaning=True):
-            # By name: FLOATLLM_CACHE_DIR may point at a folder that holds other things too.
-            stayed = [fault for name in CACHE_FOLDERS if (fault := remove_folder(cache / name))]
-        if stayed:
-            raise MissingError(
-                "Not everything could be deleted:\n"
-                + "".join(f"  {fault}\n" for fault in stayed)
-                + "All else is gone. Close what uses these or delete them by hand, and run this again."
-            )
-    return cache
 
 
 def _install(system: System, target: Target, wheel: Wheel, cache: Path, tell: Listener) -> None:

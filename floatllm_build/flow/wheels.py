@@ -37,7 +37,7 @@ from floatllm_build.select import DEVICES, check_request, make_plans
 from floatllm_build.sizes import show_size
 from floatllm_build.symbols import Door
 from floatllm_build.system import System
-from floatllm_build.tools import bring_repairer, read_tools, with_tools
+from floatllm_build.tools import bring_repairer, read_tools, tools_at_hand, with_tools
 from floatllm_build.trust import make_private
 from floatllm_build.values import (
     GgmlSource,
@@ -126,16 +126,7 @@ def _make_wheel(
     tell: Listener,
 ) -> Wheel:
     """One proven wheel; `base` is that of the engine where it is a plugin's."""
-    requires = made.toolkit.requires if made.toolkit else ()
-    sources = requiring(read_sources(data_dir()), requires, made.plugin)
-    tags = (host.python.platform, system.getenv("AUDITWHEEL_PLAT") if made.portable else None)
-
-    def keys(chain: ToolchainFacts) -> tuple[dict[str, Any], str]:
-        inputs = plan_inputs(made, presets()[made.preset].variables, host, chain, source.folder)
-        tag = " ".join(filter(None, tags))
-        return inputs, digest(wheel_inputs(inputs, digests(sources), source.tree_sha256, tag))
-
-    inputs, key = keys(toolchain)
+    sources, inputs, key = _decided(system, host, made, toolchain, source)
     cached = find_cached(cache, key)
     if cached:
         if wish.trace:
@@ -146,7 +137,7 @@ def _make_wheel(
     now = replace(host, disk=probe_disk(system, Findings()))
     check_lacks(disk_lacks(now, made, str(cache)))
     toolchain = read_tools(system, toolchain, cache)
-    inputs, key = keys(toolchain)
+    sources, inputs, key = _decided(system, host, made, toolchain, source)
     repairer = bring_repairer(system, host.os.name, cache, tell) if made.portable else None
     if made.toolkit and made.toolkit.download:
         _toolkit(system, made.toolkit, cache, tell, compiles=True)
@@ -167,15 +158,49 @@ def _make_wheel(
         beside = libraries_beside(made.toolkit) if made.toolkit else {}
         proof = prove_wheel(Path(wheel.path), python, device, cache, tell, made.environment, beside, base)
         unproven = "" if device == made.device else f"; {made.device} is not here and not proven"
-        tell(StepDone("verify", f"computed on {proof.device}, {proof.agree} operations agree{unproven}"))
+        chunks = f"{proof.chunks} chunks mapped, " if proof.chunks else ""
+        tell(
+            StepDone(
+                "verify", f"{chunks}computed on {proof.device}, {proof.agree} operations agree{unproven}"
+            )
+        )
         return keep(cache, wheel, proof, whole=whole)
     except OSError as error:
         hint = "Look at the permissions there, and run this again."
         if error.errno == errno.ENOSPC:
             hint = free_space_hint(folder)
         raise BuildFailedError(
-            f"Building in {folder.root} failed: {error}. {hint}\nWhat was said until then is in {folder.log}"
+            f"Building in {folder.root} failed: {error}. {hint}\nWhat was said until then is in {folder.log}",
+            log=str(folder.log),
         ) from error
+
+
+def _decided(
+    system: System, host: Host, made: Plan, toolchain: ToolchainFacts, source: GgmlSource
+) -> tuple[dict[str, bytes], dict[str, Any], str]:
+    """The sources of a wheel, what decides its build folder, and the key of all that decides it."""
+    requires = made.toolkit.requires if made.toolkit else ()
+    sources = requiring(read_sources(data_dir()), requires, made.plugin)
+    inputs = plan_inputs(made, presets()[made.preset].variables, host, toolchain, source.folder)
+    tags = (host.python.platform, system.getenv("AUDITWHEEL_PLAT") if made.portable else None)
+    key = digest(wheel_inputs(inputs, digests(sources), source.tree_sha256, " ".join(filter(None, tags))))
+    return sources, inputs, key
+
+
+def key_now(system: System, host: Host, made: Plan, cache: Path, ggml_dir: Path | None) -> str:
+    """The key of the wheel that `install` would make of this plan, with real folders in it and in the host.
+
+    Empty where something has to be fetched to know it. Nothing is written.
+    """
+    toolchain = tools_at_hand(system, host.toolchain, cache)
+    if not toolchain:
+        return ""
+    pin = read_pin(data_dir())
+    pinned = GgmlSource(
+        folder=str(cache / "ggml" / pin.folder_name), tree_sha256=pin.tree_sha256, pinned=True
+    )
+    source = locate(pin, data_dir(), cache, ggml_dir) if ggml_dir else pinned
+    return _decided(system, host, made, toolchain, source or pinned)[2]
 
 
 def find_source(system: System, pin: Pin, cache: Path, chosen: Path | None, tell: Listener) -> GgmlSource:

@@ -16,10 +16,14 @@ from floatllm_build.render.terminal import lines_console
 
 
 @contextmanager
-def listening() -> Iterator[Listener]:
-    """Shows events on stderr while the block runs: a live bar on a terminal, plain lines elsewhere."""
+def listening(*, verbose: bool = False) -> Iterator[Listener]:
+    """Shows events on stderr while the block runs: a live bar on a terminal, plain lines elsewhere.
+
+    `verbose`: with all that a proof says.
+    """
     console = lines_console(stderr=True)
     view = _Live(console) if console.is_terminal else _Plain(console)
+    view.verbose = verbose
     try:
         yield view
     finally:

@@ -10,6 +10,7 @@ from floatllm_build.plain import tilde
 from floatllm_build.render.facts import device_name, fact_rows
 from floatllm_build.render.layout import Row, Screen, Section, State
 from floatllm_build.render.words import count, size
+from floatllm_build.upkeep import Engine
 from floatllm_build.values import Host, Lack, Plan, Reason
 
 # Reasons that the screen tells in its own row.
@@ -28,14 +29,16 @@ def detect_screen(
     *,
     why: bool,
     command: str = INSTALL,
+    engine: Engine | None = None,
 ) -> Screen:
     """What the machine is and what would be built on it. Without a plan, `problem` says why.
 
-    `command` is the one that builds exactly this.
+    `command` is the one that builds exactly this; `engine` is what the target holds already.
     """
+    current = bool(engine and engine.current)
     state: State = "impossible" if not plan else "missing" if lacks else "ready"
     title = {
-        "ready": "ready to build",
+        "ready": "nothing to do" if current else "ready to build",
         "missing": f"almost: {count(len(lacks), 'thing')} missing",
         "impossible": "nothing can be built here",
     }[state]
@@ -56,7 +59,9 @@ def detect_screen(
                 rows=tuple(Row(label=tilde(note.source), parts=(tilde(note.said),)) for note in host.notes),
             ),
         ]
-    rows = _builds(host, plan, lacks, command) if plan else _problem(problem)
+    rows = _builds(host, plan, lacks, "" if current else command) if plan else _problem(problem)
+    if engine:
+        rows = (*_engine(engine), *rows)
     return Screen(
         state=state,
         verdict=Section(title=title, rows=rows),
@@ -116,6 +121,25 @@ def command_line(argv: tuple[str, ...]) -> str:
     )
 
 
+def _engine(engine: Engine) -> tuple[Row, ...]:
+    """What is installed, and what `install` would make of it."""
+    known = (
+        f"floatllm {engine.version}",
+        f"preset {engine.preset}" if engine.preset else "its manifest cannot be read",
+        f"proven on {engine.device}" if engine.preset else "",
+        *engine.plugins,
+    )
+    there = Row(label="there is", parts=tuple(part for part in known if part), tone="strong")
+    if engine.current:
+        return (
+            there,
+            Row(label="current", parts=("install would build the same, so there is nothing to do",)),
+        )
+    if engine.changes:
+        return (there, *(Row(label="changes", parts=(change,)) for change in engine.changes))
+    return (there,)
+
+
 def _builds(host: Host, plan: Plan, lacks: tuple[Lack, ...], command: str) -> tuple[Row, ...]:
     name = device_name(host, plan)
     device = f"{name} ({plan.device})" if name and plan.backend != "cpu" else name or plan.device
@@ -134,6 +158,8 @@ def _builds(host: Host, plan: Plan, lacks: tuple[Lack, ...], command: str) -> tu
             ()
             if _last_fix_installs(lacks)
             else (Row(label="then run" if lacks else "run", parts=(command,), tone="command"),)
+            if command
+            else ()
         ),
     )
 

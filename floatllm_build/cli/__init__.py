@@ -14,16 +14,46 @@ from typing import Annotated, Any
 import typer
 
 from floatllm_build import __version__, flow
+from floatllm_build.cli import upkeep
+from floatllm_build.cli.options import (
+    BUILD,
+    EXIT_CODES,
+    KEEP,
+    PACK,
+    ArchitecturesOption,
+    BackendOption,
+    DeviceOption,
+    FromOption,
+    GgmlOption,
+    JobsOption,
+    JsonOption,
+    LowMemOption,
+    MemoryOption,
+    OnlyOption,
+    OperationsOption,
+    OutOption,
+    PortableOption,
+    PresetOption,
+    PythonOption,
+    SaveOption,
+    TraceOption,
+    VariantsOption,
+    VerboseOption,
+    WhyOption,
+)
 from floatllm_build.errors import FloatllmBuildError, MissingError, UsageFaultError, refused
 from floatllm_build.files import ordinary, write_whole
 from floatllm_build.interrupts import INTERRUPTED, mind_interrupts
+from floatllm_build.paths import cache_dir
 from floatllm_build.settings import make_request, trace_file
 from floatllm_build.symbols import Door, Symbols
 from floatllm_build.system import LiveSystem, Recorder, Replay, System
-from floatllm_build.values import SCHEMA_VERSION, Backend, Request, to_json
+from floatllm_build.troubles import FAULT, REPORT, REPORTED, keep_trouble, trouble_of
+from floatllm_build.values import SCHEMA_VERSION, Request, to_json
 
 app = typer.Typer(
     help="Builds the FloatLLM engine for this machine, proves it and installs it.",
+    epilog=EXIT_CODES,
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
@@ -34,55 +64,6 @@ app = typer.Typer(
 _DETECT_SECONDS = 4.0
 _INSTALL_SECONDS = 30.0
 _PYTHON = "FLOATLLM_PYTHON"
-
-BackendOption = Annotated[
-    Backend | None, typer.Option(envvar="FLOATLLM_BACKEND", help="Build this backend, or fail.")
-]
-PresetOption = Annotated[
-    str | None, typer.Option(envvar="FLOATLLM_PRESET", help="Build this preset; see `presets`.")
-]
-LowMemOption = Annotated[
-    bool, typer.Option("--low-mem", envvar="FLOATLLM_LOW_MEM", help="Use the low-memory recipe.")
-]
-PortableOption = Annotated[
-    bool, typer.Option("--portable", envvar="FLOATLLM_PORTABLE", help="For any machine of the platform.")
-]
-MemoryOption = Annotated[
-    str | None, typer.Option(envvar="FLOATLLM_MEMORY", help="Memory the build may use: 512M, 2GiB.")
-]
-JobsOption = Annotated[
-    int | None, typer.Option(min=1, envvar="FLOATLLM_JOBS", help="Compile this many units at once.")
-]
-ArchitecturesOption = Annotated[
-    str | None,
-    typer.Option(
-        envvar="FLOATLLM_ARCHITECTURES",
-        help="Compile for these GPUs instead of those found: 86,90 or gfx1100.",
-    ),
-]
-GgmlOption = Annotated[
-    Path | None, typer.Option(envvar="FLOATLLM_GGML_DIR", help="A ggml source folder of your own.")
-]
-PythonOption = Annotated[
-    str | None, typer.Option(envvar="FLOATLLM_PYTHON", help="The Python of the environment that is meant.")
-]
-TraceOption = Annotated[
-    Path | None,
-    typer.Option(envvar="FLOATLLM_TRACE", help="Write the build's timeline here; Perfetto opens it."),
-]
-VariantsOption = Annotated[
-    bool,
-    typer.Option(
-        "--variants",
-        envvar="FLOATLLM_VARIANTS",
-        help="Experimental (PEP 817): a portable wheel, and beside it one for each plugin, with their index.",
-    ),
-]
-OnlyOption = Annotated[
-    str | None, typer.Option(envvar="FLOATLLM_ONLY", help="Only the wheels with these ids, comma between.")
-]
-JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON on stdout, and nothing else there.")]
-FromOption = Annotated[Path | None, typer.Option("--from", help="Read the machine from a recorded host.")]
 
 
 def _door(seconds: float) -> Door:
@@ -107,12 +88,12 @@ def _print_json(value: dict[str, Any]) -> None:
     sys.stdout.write(json.dumps(value, indent=2) + "\n")
 
 
-@app.command()
+@app.command(rich_help_panel=BUILD, epilog=EXIT_CODES)
 def detect(
     *,
     as_json: JsonOption = False,
-    why: Annotated[bool, typer.Option("--why", help="Show each rule, each source and each note.")] = False,
-    save: Annotated[Path | None, typer.Option(help="Record this machine's answers in a file.")] = None,
+    why: WhyOption = False,
+    save: SaveOption = None,
     record: FromOption = None,
     backend: BackendOption = None,
     preset: PresetOption = None,
@@ -123,9 +104,15 @@ def detect(
     python: PythonOption = None,
 ) -> None:
     """Shows what this machine has and what would be built on it."""
-    recorder = Recorder(_system(record, python))
+    system = _system(record, python)
+    recorder = Recorder(system)
     request = make_request(recorder, backend, preset, memory, jobs, architectures, low_mem=low_mem)
-    found = flow.detect(recorder, request, _asked_python(recorder, record, python))
+    symbols = system.symbols if isinstance(system, Door) else None
+    found = flow.detect(recorder, request, _asked_python(recorder, record, python), symbols)
+    engine = None
+    if symbols:
+        # What a record does not hold: the files there, and what they would become.
+        engine = flow.engine_of(LiveSystem(), symbols.show_in(found.host), symbols.show_in(found.plan))
     if save:
         _save(save, recorder.text())
     if as_json:
@@ -135,13 +122,16 @@ def detect(
                 "plan": to_json(found.plan) if found.plan else None,
                 "missing": [vars(lack) for lack in found.lacks],
                 "problem": found.problem or None,
+                "engine": vars(engine) if engine else None,
             }
         )
     else:
         from floatllm_build import render  # noqa: PLC0415  rich takes its time, and JSON needs none of it
 
         command = shlex.join(_install_command(request, memory, python))
-        render.show_detect(found.host, found.plan, found.problem, found.lacks, why=why, command=command)
+        render.show_detect(
+            found.host, found.plan, found.problem, found.lacks, why=why, command=command, engine=engine
+        )
     if found.problem and (request.backend or request.preset or request.architectures):
         # Whoever asked for something gets the status that `install` would end with.
         raise typer.Exit(MissingError.exit_code)
@@ -174,7 +164,7 @@ def _save(path: Path, text: str) -> None:
     )
 
 
-@app.command()
+@app.command(rich_help_panel=BUILD, epilog=EXIT_CODES)
 def plan(
     *,
     backend: BackendOption = None,
@@ -202,7 +192,7 @@ def plan(
     render.show_plan(made, lacks)
 
 
-@app.command()
+@app.command(rich_help_panel=BUILD, epilog=EXIT_CODES)
 def install(
     *,
     backend: BackendOption = None,
@@ -214,22 +204,27 @@ def install(
     ggml_dir: GgmlOption = None,
     python: PythonOption = None,
     trace: TraceOption = None,
+    verbose: VerboseOption = False,
 ) -> None:
     """Builds the engine, proves it and installs it into the active (or named) environment."""
     from floatllm_build import render  # noqa: PLC0415
 
     door = _door(_INSTALL_SECONDS)
     request = make_request(door, backend, preset, memory, jobs, architectures, low_mem=low_mem)
-    with render.listening() as tell:
+    with render.listening(verbose=verbose) as tell:
         wish = flow.Wish(request=request, ggml_dir=ggml_dir, python=python, trace=trace_file(trace))
         result = flow.install_engine(door, wish, tell)
     render.show_installed(result)
 
 
-@app.command()
+for _command in (upkeep.report, upkeep.uninstall, upkeep.clean):
+    app.command(rich_help_panel=KEEP, epilog=EXIT_CODES)(_command)
+
+
+@app.command(rich_help_panel=PACK, epilog=EXIT_CODES)
 def wheel(
     *,
-    out: Annotated[Path, typer.Option(help="Folder for the wheel.")] = Path(),
+    out: OutOption = Path(),
     backend: BackendOption = None,
     preset: PresetOption = None,
     low_mem: LowMemOption = False,
@@ -240,6 +235,7 @@ def wheel(
     ggml_dir: GgmlOption = None,
     trace: TraceOption = None,
     variants: VariantsOption = False,
+    verbose: VerboseOption = False,
 ) -> None:
     """Builds and proves the engine's wheel, with a plugin's where one is needed, into a folder."""
     from floatllm_build import render  # noqa: PLC0415
@@ -258,7 +254,7 @@ def wheel(
     request = make_request(
         door, backend, preset, memory, jobs, architectures, low_mem=low_mem, portable=portable
     )
-    with render.listening() as tell:
+    with render.listening(verbose=verbose) as tell:
         wish = flow.Wish(request=request, ggml_dir=ggml_dir, trace=trace_file(trace))
         made = flow.make_wheels(door, wish, out, tell)
         beside = flow.make_variants(Path(made[0].path), tell) if variants else ()
@@ -266,14 +262,12 @@ def wheel(
     sys.stdout.write("".join(f"{path}\n" for path in paths))
 
 
-@app.command()
+@app.command(rich_help_panel=BUILD, epilog=EXIT_CODES)
 def verify(
     *,
     python: PythonOption = None,
-    device: Annotated[
-        str | None, typer.Option(envvar="FLOATLLM_DEVICE", help="Only this one, by ggml's name: CUDA1.")
-    ] = None,
-    verbose: Annotated[bool, typer.Option("-v", "--verbose", help="List the operations.")] = False,
+    device: DeviceOption = None,
+    verbose: OperationsOption = False,
     as_json: JsonOption = False,
 ) -> None:
     """Proves again what is installed, on each GPU that it sees."""
@@ -287,7 +281,7 @@ def verify(
     render.show_verified(found, verbose=verbose)
 
 
-@app.command()
+@app.command(rich_help_panel=PACK, epilog=EXIT_CODES)
 def presets(*, as_json: JsonOption = False) -> None:
     """Lists what can be built."""
     table = flow.presets()
@@ -300,7 +294,7 @@ def presets(*, as_json: JsonOption = False) -> None:
     render.show_presets(table)
 
 
-@app.command()
+@app.command(rich_help_panel=PACK, epilog=EXIT_CODES)
 def matrix(*, only: OnlyOption = None, as_json: JsonOption = False) -> None:
     """Lists the wheels that CI makes of the presets."""
     rows = flow.wheel_matrix(tuple((only or "").replace(",", " ").split()))
@@ -312,24 +306,7 @@ def matrix(*, only: OnlyOption = None, as_json: JsonOption = False) -> None:
     render.show_matrix(rows)
 
 
-@app.command()
-def fetch() -> None:
-    """Fetches the pinned ggml now, for building offline later."""
-    from floatllm_build import render  # noqa: PLC0415
-
-    with render.listening() as tell:
-        source = flow.fetch_ggml(LiveSystem(), tell)
-    sys.stdout.write(f"{source.folder}\n")
-
-
-@app.command()
-def clean() -> None:
-    """Deletes everything that this tool keeps: sources, toolkits, build folders, wheels."""
-    from floatllm_build import render  # noqa: PLC0415
-
-    with render.listening() as tell:
-        folder = flow.clean(tell)
-    sys.stdout.write(f"{folder} holds nothing of this tool any more\n")
+app.command(rich_help_panel=PACK, epilog=EXIT_CODES)(upkeep.fetch)
 
 
 def _show_version(wanted: bool) -> None:
@@ -341,7 +318,15 @@ def _show_version(wanted: bool) -> None:
 @app.callback()
 def _options(
     *,
-    version: Annotated[bool, typer.Option("--version", callback=_show_version, is_eager=True)] = False,
+    version: Annotated[
+        bool,
+        typer.Option(
+            "--version",
+            callback=_show_version,
+            is_eager=True,
+            help="Show the version and leave.",
+        ),
+    ] = False,
 ) -> None:
     """Builds the FloatLLM engine for this machine, proves it and installs it."""
 
@@ -354,18 +339,31 @@ def main() -> None:
     try:
         app()
     except FloatllmBuildError as error:
-        from floatllm_build import render  # noqa: PLC0415
-
-        render.show_error(str(error))
-        sys.exit(error.exit_code)
+        sys.exit(_told(error, error.exit_code, str(error), log=error.log))
     except OSError as error:
-        from floatllm_build import render  # noqa: PLC0415
-
-        render.show_error(str(refused(error)))
-        sys.exit(MissingError.exit_code)
+        sys.exit(_told(error, MissingError.exit_code, str(refused(error))))
     except SystemExit as leaving:
         # So typer ends on Ctrl-C, without a word.
         if leaving.code == INTERRUPTED:
             with suppress(OSError):  # the terminal may be gone
                 sys.stderr.write("floatllm-build: interrupted. Run it again to go on where it stopped.\n")
         raise
+    except Exception as error:  # noqa: BLE001  a fault of ours is told as well, and not by a traceback
+        sys.exit(_told(error, FAULT, "", traced=True))
+
+
+def _told(error: Exception, status: int, message: str, *, log: str = "", traced: bool = False) -> int:
+    """Shows an error, and keeps it for `report`; returns the status."""
+    from floatllm_build import render  # noqa: PLC0415
+
+    kept = None
+    if status != UsageFaultError.exit_code:
+        argv = ("floatllm-build", *sys.argv[1:])
+        trouble = trouble_of(error, status, argv, os.environ, message=message, log=log, traced=traced)
+        kept = keep_trouble(cache_dir(), trouble)
+    if traced:
+        where = f"Where it happened stands in {kept}" if kept else "\n".join(trouble.trace)
+        message = f"This is a fault of the tool, not yours: {trouble.kind}: {trouble.message}\n{where}"
+    told = status in REPORTED
+    render.show_error(f"{message}\n{REPORT}" if told else message)
+    return status

@@ -1,0 +1,88 @@
+"""Commands for afterwards: the report, the way out, the caches."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Mapping
+from typing import Any
+
+from floatllm_build import flow
+from floatllm_build.cli.options import DryRunOption, PythonOption, ReportOption
+from floatllm_build.errors import UsageFaultError
+from floatllm_build.scrub import Scrubber
+from floatllm_build.settings import request_of, settings_for_pip
+from floatllm_build.symbols import Door, Symbols
+from floatllm_build.system import LiveSystem, Recorder
+from floatllm_build.upkeep import Engine
+from floatllm_build.values import Request, to_json
+
+_SECONDS = 30.0
+
+
+def fetch() -> None:
+    """Fetches the pinned ggml now, for building offline later."""
+    from floatllm_build import render  # noqa: PLC0415  rich takes its time
+
+    with render.listening() as tell:
+        source = flow.fetch_ggml(LiveSystem(), tell)
+    sys.stdout.write(f"{source.folder}\n")
+
+
+def clean(*, dry_run: DryRunOption = False) -> None:
+    """Deletes everything that this tool keeps: sources, toolkits, build folders, wheels, errors.
+
+    Engines that are installed keep working: nothing of theirs lies there.
+    """
+    from floatllm_build import render  # noqa: PLC0415
+
+    with render.listening() as tell:
+        done = flow.clean(tell, only_look=dry_run)
+    render.show_cleaned(done, only_looked=dry_run)
+
+
+def uninstall(*, python: PythonOption = None) -> None:
+    """Removes the engine and its plugins from the active (or named) environment; says what stays."""
+    from floatllm_build import render  # noqa: PLC0415
+
+    with render.listening() as tell:
+        done = flow.remove_engine(LiveSystem(), python, tell)
+    render.show_removed(done)
+
+
+def report(*, out: ReportOption = None, python: PythonOption = None) -> None:
+    """Writes one file that tells a failure to others: machine, plan, versions, last errors and logs.
+
+    Names, home folders, addresses, passwords and tokens are taken out. Read it before you send it.
+    """
+    from floatllm_build import render  # noqa: PLC0415
+
+    symbols = Symbols.of_this_user()
+    door = Door(LiveSystem(), symbols, _SECONDS)
+    asked = python or os.environ.get("FLOATLLM_PYTHON")
+
+    def machine() -> tuple[str, Mapping[str, Any], Engine | None]:
+        recorder = Recorder(door)
+        request, problem = _request(recorder)
+        found = flow.detect(recorder, request, asked, symbols)
+        host, plan = symbols.show_in(found.host), symbols.show_in(found.plan)
+        told = {
+            "plan": to_json(found.plan) if found.plan else None,
+            "missing": [vars(lack) for lack in found.lacks],
+            "problem": "\n".join(filter(None, (problem, found.problem))) or None,
+        }
+        return recorder.text(), told, flow.engine_of(LiveSystem(), host, plan)
+
+    with render.listening() as tell:
+        made = flow.make_report(
+            LiveSystem(), Scrubber.of_this_user(os.environ, symbols), machine, asked, out, tell
+        )
+    render.show_reported(made)
+
+
+def _request(recorder: Recorder) -> tuple[Request, str]:
+    """What the variables ask for, or nothing and why they make no sense."""
+    try:
+        return request_of(recorder, settings_for_pip({}, os.environ)), ""
+    except UsageFaultError as error:
+        return Request(), str(error)

@@ -1,0 +1,155 @@
+"""What comes after an installation: what stands there, and the way out."""
+
+from __future__ import annotations
+
+import os
+import re
+import shlex
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+from floatllm_build import __version__
+from floatllm_build.build.staging import read_sources
+from floatllm_build.errors import FloatllmBuildError, MissingError
+from floatllm_build.events import Listener
+from floatllm_build.files import remove_folder
+from floatllm_build.flow.wheels import key_now, presets
+from floatllm_build.ggml_source import read_pin
+from floatllm_build.host import probe_target
+from floatllm_build.install import clear_remains
+from floatllm_build.lock import cache_lock
+from floatllm_build.paths import CACHE_FOLDERS, cache_dir, data_dir
+from floatllm_build.select import DEVICES
+from floatllm_build.sizes import show_size
+from floatllm_build.standing import find_changes, installed_key, read_engine
+from floatllm_build.system import System
+from floatllm_build.uninstall import find_left, find_ours, find_strays, uninstall
+from floatllm_build.upkeep import Cleaned, Engine, Removed
+from floatllm_build.values import Host, Plan, Target
+from floatllm_build.wheel_file import record_hash
+
+_MODULES = "native/floatllm/"
+
+
+def engine_of(system: System, host: Host, plan: Plan | None) -> Engine | None:
+    """The engine of the host's target, and whether the plan would change it; both with real folders.
+
+    None where there is none.
+    """
+    if not host.target or not host.target.installed:
+        return None
+    info = Path(host.target.installed)
+    engine = read_engine(info, DEVICES)
+    if not plan or plan.plugin:
+        return engine
+    key = installed_key(info)
+    chosen = os.environ.get("FLOATLLM_GGML_DIR")
+    try:
+        now = key_now(system, host, plan, cache_dir(), Path(chosen) if chosen else None) if key else ""
+    except FloatllmBuildError:
+        now = ""
+    if now and now == key:
+        return replace(engine, current=True)
+    sources = read_sources(data_dir())
+    project = sources["native/pyproject.toml"].decode()
+    version = re.search(r'^version = "(.*)"$', project, re.MULTILINE)
+    modules = {
+        path.removeprefix("native/"): record_hash(text)
+        for path, text in sources.items()
+        if path.startswith(_MODULES) and path.endswith(".py")
+    }
+    changes = find_changes(
+        engine, info, plan, read_pin(data_dir()).version, version[1] if version else __version__, modules
+    )
+    if now and not changes:
+        changes = ("the compiled sources, the tool, the compiler or its flags",)
+    return replace(engine, current=False if changes else None, changes=changes)
+
+
+def remove_engine(system: System, python: str | None, tell: Listener) -> Removed:
+    """Removes the engine and its plugins from an environment.
+
+    Raises MissingError and InstallFailedError as `uninstall`.
+    """
+    cache = cache_dir()
+    target = probe_target(system, python)
+    if not cache.is_dir():
+        return _remove(system, target, cache)
+    with cache_lock(cache, tell):
+        return _remove(system, probe_target(system, python), cache)
+
+
+def _remove(system: System, target: Target, cache: Path) -> Removed:
+    if not target.externally_managed:
+        clear_remains(target)
+    plugins = plugin_names()
+    ours = find_ours(target, plugins)
+    packages = tuple((f"{one.name} {one.version}", one.size) for one in ours)
+    left = find_left(target, ours)
+    if ours:
+        uninstall(system, target, ours, cache)
+    return Removed(
+        target=target,
+        packages=packages,
+        left=left,
+        strays=find_strays(ours),
+        cache=str(cache),
+        cache_size=sum(size for _, size in _sizes(cache)),
+        tool=shlex.join(_remove_tool(probe_target(system, sys.executable))),
+    )
+
+
+def plugin_names() -> tuple[str, ...]:
+    return tuple(dict.fromkeys(f"floatllm-{one.plugin}" for one in presets().values() if one.plugin))
+
+
+def _remove_tool(own: Target) -> tuple[str, ...]:
+    """The command that removes this tool, from the environment that runs it."""
+    if own.kind in {"pipx", "uv-tool"}:
+        return (*{"pipx": ("pipx",), "uv-tool": ("uv", "tool")}[own.kind], "uninstall", "floatllm-build")
+    if own.has_pip:
+        return (own.executable, "-m", "pip", "uninstall", "floatllm-build")
+    return ("uv", "pip", "uninstall", "--python", own.executable, "floatllm-build")
+
+
+def clean(tell: Listener, *, only_look: bool = False) -> Cleaned:
+    """Deletes what this tool keeps in the cache, once nobody works in it. `only_look` deletes nothing.
+
+    Raises MissingError, once all else is gone, with what could not be deleted and why.
+    """
+    cache = cache_dir()
+    if only_look or not cache.is_dir():
+        return Cleaned(cache=str(cache), folders=_sizes(cache))
+    with cache_lock(cache, tell, cleaning=True):
+        before = _sizes(cache)
+        # By name: FLOATLLM_CACHE_DIR may point at a folder that holds other things too.
+        stayed = [fault for name in CACHE_FOLDERS if (fault := remove_folder(cache / name))]
+        after = dict(_sizes(cache))
+    freed = tuple((name, size - after.get(name, 0)) for name, size in before)
+    done = Cleaned(cache=str(cache), folders=freed)
+    if stayed:
+        raise MissingError(
+            "Not everything could be deleted:\n"
+            + "".join(f"  {fault}\n" for fault in stayed)
+            + f"All else is gone, {show_size(done.size)}. Close what uses these or delete them by hand, and "
+            "run this again."
+        )
+    return done
+
+
+def _sizes(cache: Path) -> tuple[tuple[str, int], ...]:
+    """Bytes in each of our folders that is there."""
+    return tuple((name, _size(cache / name)) for name in CACHE_FOLDERS if (cache / name).is_dir())
+
+
+def _size(folder: Path) -> int:
+    seen: dict[tuple[int, int], int] = {}
+    for home, _, names in os.walk(folder):
+        for name in names:
+            try:
+                found = os.lstat(os.path.join(home, name))  # noqa: PTH118  a toolkit has thousands
+            except OSError:
+                continue
+            seen[(found.st_dev, found.st_ino or len(seen))] = found.st_size
+    return sum(seen.values())
