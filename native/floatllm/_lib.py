@@ -5,6 +5,7 @@ from __future__ import annotations
 import ctypes
 import functools
 import os
+import re
 import sys
 import sysconfig
 import threading
@@ -254,12 +255,23 @@ def _loaded() -> tuple[ctypes.CDLL, tuple[Plugin, ...]]:
     try:
         lib = ctypes.CDLL(str(path))
     except OSError as error:
-        msg = f"The engine's library could not be loaded ({error}): rebuild it with `floatllm-build install`."
+        msg = f"The engine's library could not be loaded ({error}): {_how_to_load(str(error))}."
         raise MissingError(msg) from error
     _declare(lib, path)
     folder = os.fsencode(path.parent)
     call(lib, "floatllm_load_backends", folder, len(folder))
     return lib, tuple(_load_plugin(lib, found, path.parent) for found in plugin.discover())
+
+
+def _how_to_load(said: str) -> str:
+    """What to do about the loader's words."""
+    # What glibc and musl say of a file system that is mounted noexec.
+    if re.search("failed to map segment|shared (object|library).*: Operation not permitted", said):
+        return (
+            "its folder is on a file system without permission to execute (noexec); install it into an "
+            "environment on another one"
+        )
+    return "rebuild it with `floatllm-build install`"
 
 
 def _load_plugin(lib: ctypes.CDLL, found: plugin.Found, engine: Path) -> Plugin:

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import _ctypes
+import ctypes
 import os
+import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -15,7 +18,7 @@ from test_bad_luck import mounted
 from test_select import PRESETS
 from tool_environment import ROOT
 
-from floatllm_build import disk
+from floatllm_build import disk, verify
 from floatllm_build.errors import MissingError
 from floatllm_build.host.disk import probe_disk
 from floatllm_build.host.findings import Findings
@@ -175,3 +178,22 @@ def test_a_disk_that_is_too_small_is_told_with_both_numbers(tmp_path: Path) -> N
         shown = tool("detect", FLOATLLM_CACHE_DIR=str(folder))
     assert "room on the disk" in shown.stdout
     assert "22.0 MiB are free" in shown.stdout
+
+
+@LINUX
+def test_what_the_loader_says_of_a_noexec_mount_is_known(noexec: Path) -> None:
+    """Should it be mounted so later: neither proof nor engine advises to build once more."""
+    library = shutil.copy(_ctypes.__file__, noexec)
+    with pytest.raises(OSError, match=verify._MAY_NOT_RUN):
+        ctypes.CDLL(library)
+    done = subprocess.run(
+        [sys.executable, "-c", "import floatllm; floatllm.devices()"],
+        env={**os.environ, "PYTHONPATH": str(ROOT / "native"), "FLOATLLM_LIBRARY": library},
+        cwd="/",
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=120,
+    )
+    assert "without permission to execute (noexec)" in done.stderr
+    assert "rebuild" not in done.stderr
