@@ -6,13 +6,16 @@ from pathlib import PureWindowsPath
 from typing import Literal
 
 from floatllm_build.errors import MissingError
+from floatllm_build.rules.compilers import compiler_lack
 from floatllm_build.rules.cost import is_recent
-from floatllm_build.rules.packages import install_command, new_venv
+from floatllm_build.rules.packages import install_command, manager, new_venv
+from floatllm_build.rules.tool_wheels import why_no_tool_wheel
 from floatllm_build.values import Host, Lack, Note, Target
 from floatllm_build.versions import CMAKE_MINIMUM, NINJA_MINIMUM, PYTHON_MINIMUM
 
 _PLACE = "an environment to install into"
-_NAMED_TOOLS: tuple[tuple[str, Literal["cmake", "ninja"]], ...] = (
+ToolName = Literal["cmake", "ninja"]
+_NAMED_TOOLS: tuple[tuple[str, ToolName], ...] = (
     ("CMAKE_EXECUTABLE", "cmake"),
     ("NINJA", "ninja"),
 )
@@ -20,8 +23,8 @@ _COMPILERS = {"cc", "gcc", "clang", "c++", "g++", "clang++", "cl"}
 
 
 def find_lacks(host: Host, *, installs: bool = True) -> tuple[Lack, ...]:
-    """What every plan needs: compilers; the cmake and ninja that the user named, and on Android any, since
-    there is no wheel to fetch; and, where the engine is to be installed and not only packed (`installs`), an
+    """What every plan needs: compilers; the cmake and ninja that the user named, and any if there is no wheel
+    of them for this machine; and, if the engine is to be installed and not only packed (`installs`), an
     environment that can take it.
     """
     lacks = [*_compilers(host), *_tools(host)]
@@ -56,7 +59,7 @@ def _compilers(host: Host) -> list[Lack]:
         if named:
             fix = f"correct or unset {' and '.join(note.source for note in named)}"
         elif broken:
-            asked = " and ".join(f"`{note.source}`" for note in broken)
+            asked = " and ".join(dict.fromkeys(f"`{note.source}`" for note in broken))
             fix = f"see why {asked} will not answer, or set CC and CXX to compilers that do"
         elif host.os.name == "Windows" and chain.msvc:
             fix = f"run this from the `x64 Native Tools Command Prompt` of {chain.msvc[0].path}"
@@ -71,7 +74,8 @@ def _compilers(host: Host) -> list[Lack]:
                 fix="winget install LLVM.LLVM, then set CC=clang and CXX=clang++",
             )
         ]
-    return []
+    lack = compiler_lack(host)
+    return [lack] if lack else []
 
 
 def _is_of_compiler(note: Note) -> bool:
@@ -86,16 +90,23 @@ def _tools(host: Host) -> list[Lack]:
         "cmake": is_recent(chain.cmake, CMAKE_MINIMUM),
         "ninja": is_recent(chain.ninja, NINJA_MINIMUM),
     }
+    named = {note.source: note.said for note in reversed(host.notes)}
+    no_wheel = why_no_tool_wheel(host)
+    needed = [name for variable, name in _NAMED_TOOLS if not good[name] and variable not in named]
     lacks = []
     for variable, name in _NAMED_TOOLS:
-        named = next((note for note in host.notes if note.source == variable), None)
-        if named:
-            why, fix = f"{variable}: {named.said}", f"correct or unset {variable}"
+        if variable in named:
+            why, fix = f"{variable}: {named[variable]}", f"correct or unset {variable}"
             lacks.append(Lack(what=name, why=why, fix=fix))
-        elif host.os.name == "Android" and not good[name]:
-            why = "there is no wheel of it for Android"
-            lacks.append(Lack(what=name, why=why, fix=install_command(host.os, name)))
+        elif name in needed and no_wheel:
+            lacks.append(Lack(what=name, why=no_wheel, fix=_bring(host, name, needed)))
     return lacks
+
+
+def _bring(host: Host, name: ToolName, needed: list[ToolName]) -> str:
+    # Where packages come with a shell of their own, both have to be in the same one.
+    shell = manager(host.os) in {"nix-shell", "guix"}
+    return install_command(host.os, *(needed if shell else [name]))
 
 
 # ---- where it goes ------------------------------------------------------------------------------

@@ -52,7 +52,7 @@ def make_plan(host: Host, request: Request, presets: Mapping[str, Preset]) -> Pl
     Raises MissingError where this machine cannot run the engine at all or not the backend that was asked
     for, and UsageFaultError where the request contradicts itself or names no preset.
     """
-    if refused := refusal(host):
+    if refused := refusal(host, portable=_is_portable(request, presets)):
         raise MissingError(refused)
     _check_numbers(request)
     _check_machine(request, presets)
@@ -103,6 +103,11 @@ def make_plan(host: Host, request: Request, presets: Mapping[str, Preset]) -> Pl
         reasons=tuple(reasons),
         rejections=rejections,
     )
+
+
+def _is_portable(request: Request, presets: Mapping[str, Preset]) -> bool:
+    named = presets.get(request.preset or "")
+    return request.portable or (named is not None and named.portable)
 
 
 def make_plans(host: Host, request: Request, presets: Mapping[str, Preset]) -> tuple[Plan, ...]:

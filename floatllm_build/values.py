@@ -70,6 +70,8 @@ class OsFacts:
     """As the operating system names it: x86_64, aarch64, arm64, armv8l, AMD64."""
     bits: int
     """Of the running Python: 64 or 32."""
+    byte_order: Literal["", "little", "big"]
+    """As the running Python says."""
     libc: str
     """Kind and version: `glibc 2.36`, `musl 1.2.5`, `bionic`; empty outside Linux and Android."""
     container: str
@@ -130,6 +132,13 @@ class CpuFacts:
     bounds: tuple[CpuBound, ...]
     big_cores: int
     """Cores of all kinds but the slowest where kinds differ; 0 where they do not or nobody says."""
+    bits: int
+    """64 if the processor runs 64-bit programs, whatever system is on it; 32 if it does not, 0 unknown."""
+    emulator: str
+    """Who runs this Python's programs on a processor of another architecture: Rosetta, QEMU, Windows, box64,
+    FEX, `an emulator` if it does not tell its name; empty if nobody does. On macOS see `os.rosetta`."""
+    emulated_on: str
+    """Architecture of the processor below the emulator: arm64, x86_64."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -162,6 +171,8 @@ class Compiler:
     kind: str
     """gcc, clang, appleclang, msvc or unknown: by what it says it is, not by its name."""
     version: str
+    target: str = ""
+    """What it compiles for, as it says itself: x64, x86 or arm64 (MSVC), a triple (clang); else empty."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -184,7 +195,10 @@ class ToolchainFacts:
     """The C and C++ compilers that a build takes: CC and CXX, else the first of the usual names."""
     cxx: Compiler | None
     others: tuple[Compiler, ...]
-    """Further C++ compilers by the versions in their names (g++-12), newest first: older hosts for nvcc."""
+    """Further C++ compilers by the versions in their names (g++-12), newest first, and those of Red Hat's
+    toolsets: older hosts for nvcc, newer ones for all."""
+    libstdcxx: int
+    """Newest major version of GCC whose folder lies where clang takes libstdc++ from; 0 if none was seen."""
     nvcc_host: Compiler | None
     """The C++ compiler that the user names for nvcc; None if none is named, or the named one is silent."""
     nvcc_host_by: str

@@ -107,6 +107,19 @@ def arm_core(implementer: int, part: int) -> str:
     return _PARTS.get(implementer, {}).get(part, "")
 
 
+# Arm's own cores of the eighth architecture and later have these numbers. A few of them are 32-bit: A32, R52
+# and the M cores.
+_FIRST_OF_64_BIT = 0xD00
+_32_BIT_PARTS = {0xD01, 0xD13, 0xD20, 0xD21, 0xD22, 0xD23, 0xD24}
+
+
+def arm_is_64_bit(implementer: int, part: int) -> bool:
+    """The core runs 64-bit programs; False where its numbers are not known."""
+    if implementer == 0x41:
+        return part >= _FIRST_OF_64_BIT and part not in _32_BIT_PARTS
+    return bool(arm_core(implementer, part))
+
+
 def arm_features(hwcap: int, hwcap2: int) -> tuple[str, ...]:
     """What the kernel lets 64-bit programs use, sorted; bits that are not known are left out."""
     pairs = ((_HWCAP, hwcap), (_HWCAP2, hwcap2))

@@ -4,29 +4,29 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import replace
 
-from floatllm_build.host.arm import arm_core, arm_features, arm_vendor
+from floatllm_build.host.arm import arm_features
 from floatllm_build.host.cgroup import hierarchies, read_number
+from floatllm_build.host.cpuinfo import CPUINFO, Identity, joined, parse_cpuinfo
 from floatllm_build.host.files import read_text
 from floatllm_build.host.findings import Findings
+from floatllm_build.host.os_facts import identity_of
+from floatllm_build.host.power import power_features
 from floatllm_build.system import System
 from floatllm_build.values import CpuBound, CpuFacts, OsFacts
 
 _ARCHS = {"x86_64": "x86_64", "amd64": "x86_64", "aarch64": "arm64", "arm64": "arm64"}
-_CPUINFO = r"^(vendor_id|model name|cpu model|Hardware|Model|flags|Features|isa|CPU implementer|CPU part)\s*:"
+# What a kernel calls a 64-bit processor; armv8l is one that runs a 32-bit userland.
+_64_BIT = {
+    *("x86_64", "amd64", "aarch64", "arm64", "armv8l", "aarch64_be", "riscv64", "ppc64le", "ppc64", "s390x"),
+    *("loongarch64", "mips64", "sparc64"),
+}
 _BOARD = "/sys/firmware/devicetree/base/model"
 _CPUS = "/sys/devices/system/cpu"
 # Machines with cores of several kinds are phones, boards and laptops.
 _MOST_MIXED = 32
 _MOST_CPUS = 1 << 20
-
-
-@dataclass(frozen=True)
-class Identity:
-    vendor: str = ""
-    name: str = ""
-    features: tuple[str, ...] = ()
 
 
 def probe_cpu(system: System, os_facts: OsFacts, findings: Findings) -> CpuFacts:
@@ -36,12 +36,14 @@ def probe_cpu(system: System, os_facts: OsFacts, findings: Findings) -> CpuFacts
     if not logical:
         findings.note("os.cpu_count", "does not know how many CPUs there are; taken as 1")
     if os_facts.name in {"Linux", "Android"}:
-        identity = _linux(system, arch, os_facts.bits, findings)
+        identity = _linux(system, arch, os_facts, findings)
         big_cores = _linux_big_cores(system, arch, logical, findings)
     elif os_facts.name == "Darwin":
         identity, big_cores = _darwin(system, findings), _darwin_big_cores(system, findings)
-    else:
+    elif os_facts.name == "Windows":
         identity, big_cores = _windows(system, os_facts, findings), 0
+    else:
+        identity, big_cores = _bsd(system, findings), 0
     bounds = _bounds(system, findings)
     return CpuFacts(
         arch=arch,
@@ -52,6 +54,9 @@ def probe_cpu(system: System, os_facts: OsFacts, findings: Findings) -> CpuFacts
         usable=max(1, min([max(1, logical), *(bound.cpus for bound in bounds)])),
         bounds=bounds,
         big_cores=big_cores,
+        bits=64 if os_facts.machine.lower() in _64_BIT else identity.bits,
+        emulator=identity.emulator,
+        emulated_on=identity.emulated_on,
     )
 
 
@@ -62,61 +67,43 @@ def _count(value: object) -> int:
 # ---- who it is --------------------------------------------------------------------------------
 
 
-def parse_cpuinfo(text: str) -> Identity:
-    """Of Linux. The features are those that every core has: on a phone the cores differ."""
-    fields: dict[str, list[str]] = {}
-    for key, value in re.findall(r"^(\w[\w ]{0,20}?)[ \t]*:[ \t]*(.*)$", text, re.MULTILINE):
-        fields.setdefault(key, []).append(value.strip())
-    lists = [set(line.split()) for key in ("flags", "Features", "isa") for line in fields.get(key, ())]
-    features = tuple(sorted(set.intersection(*lists))) if lists else ()
-    implementers, parts = (
-        [int(number, 16) for number in fields.get(key, ()) if re.fullmatch(r"0x[0-9a-fA-F]{1,4}", number)]
-        for key in ("CPU implementer", "CPU part")
-    )
-    # Equal lines come once, so numbers of cores by two makers cannot be paired: every known pair counts.
-    cores = [arm_core(maker, part) for part in parts for maker in implementers]
-    board = _first(fields, "Model", "Hardware")
-    names = " + ".join(dict.fromkeys(filter(None, cores)))
-    return Identity(
-        vendor=_first(fields, "vendor_id") or arm_vendor(implementers[0] if implementers else 0),
-        name=_joined(board, names) if implementers else _first(fields, "model name", "cpu model", "Hardware"),
-        features=features,
-    )
-
-
-def _first(fields: Mapping[str, list[str]], *keys: str) -> str:
-    return next((value[:100] for key in keys for value in fields.get(key, ()) if value), "")
-
-
-def _joined(board: str, cores: str) -> str:
-    return f"{board} ({cores})" if board and cores else board or cores
-
-
-def _linux(system: System, arch: str, bits: int, findings: Findings) -> Identity:
+def _linux(system: System, arch: str, os_facts: OsFacts, findings: Findings) -> Identity:
     path, identity = "/proc/cpuinfo", Identity()
     try:
-        identity = parse_cpuinfo(system.read(path, only=_CPUINFO))
+        identity = parse_cpuinfo(system.read(path, only=CPUINFO), os_facts.machine)
         findings.source("cpu", path)
     except OSError as error:
         findings.note(path, error.strerror or str(error))
+    if arch in {"ppc64le", "ppc64"}:
+        return replace(identity, features=power_features(*_hwcaps(system)))
+    if arch == "riscv64":
+        return _named_after_board(system, identity, findings)
     if arch != "arm64":
         return identity
-    name, features = identity.name, identity.features
-    board = _board(system, findings)
-    if board and board not in name:
-        name = _joined(board, name)
-    # To a 32-bit program the bits mean other features.
-    told = system.native("hwcaps") if bits == 64 else None
+    identity = _named_after_board(system, identity, findings)
+    # To a 32-bit program the bits mean other features; an emulator says its own.
+    first, second = _hwcaps(system) if os_facts.bits == 64 else (0, 0)
+    if first:
+        findings.source("cpu.features", "getauxval(AT_HWCAP, AT_HWCAP2)")
+        return replace(identity, features=arm_features(first, second))
+    findings.note("getauxval", "no hardware capabilities; taken from what all cores in /proc/cpuinfo share")
+    return identity
+
+
+def _hwcaps(system: System) -> tuple[int, int]:
+    told = system.native("hwcaps")
     caps = [told.get(key) if isinstance(told, Mapping) else None for key in ("hwcap", "hwcap2")]
     first, second = (cap if isinstance(cap, int) and 0 <= cap < 1 << 64 else 0 for cap in caps)
-    if first:
-        features = arm_features(first, second)
-        findings.source("cpu.features", "getauxval(AT_HWCAP, AT_HWCAP2)")
-    else:
-        findings.note(
-            "getauxval", "no hardware capabilities; taken from what all cores in /proc/cpuinfo share"
-        )
-    return Identity(identity.vendor, name, features)
+    return first, second
+
+
+def _named_after_board(system: System, identity: Identity, findings: Findings) -> Identity:
+    board = _board(system, findings)
+    return (
+        replace(identity, name=joined(board, identity.name))
+        if board and board not in identity.name
+        else identity
+    )
 
 
 def _board(system: System, findings: Findings) -> str:
@@ -150,7 +137,31 @@ def _windows(system: System, os_facts: OsFacts, findings: Findings) -> Identity:
         return Identity()
     findings.source("cpu", "PROCESSOR_IDENTIFIER")
     name, _, vendor = told.rpartition(",")
-    return Identity(vendor.strip(), name.strip() or told)
+    arm = re.match(r"ARMv[89]", told) is not None
+    # Newer Pythons name the processor's own architecture for the machine, whatever they are compiled for.
+    emulated = arm and _is_x86(system, os_facts)
+    return Identity(
+        vendor=vendor.strip(),
+        name=name.strip() or told,
+        bits=64 if arm or re.match("Intel64|AMD64|EM64T", told) else 0,
+        emulator="Windows" if emulated else "",
+        emulated_on="arm64" if emulated else "",
+    )
+
+
+def _is_x86(system: System, os_facts: OsFacts) -> bool:
+    """What this Python is compiled for; its platform says so, and older ones name it as the machine too."""
+    platform = identity_of(system).get("platform", "")
+    return platform in {"win-amd64", "win32"} or os_facts.machine.upper() in {"AMD64", "X86"}
+
+
+def _bsd(system: System, findings: Findings) -> Identity:
+    answer = system.run(("sysctl", "-n", "hw.model"))
+    if answer.rc != 0 or not answer.out.strip():
+        findings.failed("sysctl hw.model", answer)
+        return Identity()
+    findings.source("cpu.name", "sysctl hw.model")
+    return Identity(name=answer.out.strip()[:100])
 
 
 # ---- how much of it ---------------------------------------------------------------------------

@@ -35,6 +35,8 @@ def probe_memory(system: System, os_facts: OsFacts, findings: Findings) -> Memor
         machine = _darwin(system, findings)
     elif os_facts.name == "Windows":
         machine = _windows(system, findings)
+    else:
+        machine = _bsd(system, os_facts, findings)
     bounds = [*machine.bounds, *groups]
     address_space = system.native("rlimit_as")
     if isinstance(address_space, int) and 0 <= address_space < _NO_LIMIT:
@@ -141,6 +143,19 @@ def _darwin(system: System, findings: Findings) -> Machine:
         findings.failed("vm_stat", pages)
     bound = MemoryBound(source="vm_stat", limit=total, room=min(room, total))
     return Machine(total=total, swap_total=swap_total, swap_free=swap_free, bounds=(bound,))
+
+
+def _bsd(system: System, os_facts: OsFacts, findings: Findings) -> Machine:
+    """Of FreeBSD and its kin, which tell what is free in ways that differ: all of it is taken for free."""
+    # To NetBSD's first programs a size had 32 bits.
+    name = "hw.physmem64" if os_facts.name == "NetBSD" else "hw.physmem"
+    answer = system.run(("sysctl", "-n", name))
+    if not re.fullmatch(r"[0-9]{1,18}", answer.out.strip(), re.ASCII):
+        findings.failed(f"sysctl {name}", answer)
+        return Machine()
+    total = int(answer.out)
+    findings.source("memory.total", f"sysctl {name}")
+    return Machine(total=total, bounds=(MemoryBound(source=f"sysctl {name}", limit=total, room=total),))
 
 
 def _windows(system: System, findings: Findings) -> Machine:

@@ -70,6 +70,7 @@ def probe_os(system: System, findings: Findings) -> OsFacts:
         packager=_packager(system, findings) if linux or name in _BSDS else "",
         machine=machine,
         bits=bits,
+        byte_order=_byte_order(identity.get("byteorder", "")),
         libc=_libc(system, libc_told, findings) if linux else "bionic" * android,
         container=_container(system, identity, findings) if linux else "",
         wsl=_wsl(system, identity.get("release", ""), findings) if linux else 0,
@@ -77,6 +78,10 @@ def probe_os(system: System, findings: Findings) -> OsFacts:
         api_level=api_level,
         rosetta=name == "Darwin" and machine == "x86_64" and _translated(system, findings),
     )
+
+
+def _byte_order(text: str) -> Literal["", "little", "big"]:
+    return "little" if text == "little" else "big" if text == "big" else ""
 
 
 def _bits(text: str) -> int:

@@ -27,6 +27,15 @@ _NUMBERED = (
     *(f"g++-{version}" for version in range(20, 7, -1)),
     *(f"clang++-{version}" for version in range(22, 10, -1)),
 )
+# Red Hat's newer compilers, beside the system's.
+_TOOLSETS = "/opt/rh/*toolset-*/root/usr/bin/g++"
+# As clang's own search has them (clang/lib/Driver/ToolChains/Gnu.cpp); the last is a version: 12, 4.8.5.
+_GCC_FOLDERS = (
+    "/usr/lib/gcc/*-linux*/[0-9]*",
+    "/usr/lib64/gcc/*-linux*/[0-9]*",
+    "/opt/rh/*toolset-*/root/usr/lib/gcc/*-linux*/[0-9]*",
+)
+_GCC_FOLDER = re.compile(r"/([0-9]{1,3})(?:\.[0-9.]{1,12})?$")
 
 
 def probe_toolchain(system: System, os_facts: OsFacts, findings: Findings) -> ToolchainFacts:
@@ -47,7 +56,10 @@ def probe_toolchain(system: System, os_facts: OsFacts, findings: Findings) -> To
     first: tuple[str, ...] = ("cl",) if windows else ()
     c = start(_compiler, find, "CC", (*first, "cc", "gcc", "clang"), windows)
     cxx = start(_compiler, find, "CXX", (*first, "c++", "g++", "clang++"), windows)
-    others = [start(_ask_compiler, name, (name,)) for name in _NUMBERED if find(name)]
+    further = [name for name in _NUMBERED if find(name)]
+    if os_facts.name == "Linux":
+        further += sorted(system.glob(_TOOLSETS), key=_number, reverse=True)
+    others = [start(_ask_compiler, name, (name,)) for name in further]
     linkers = [start(_linker, path, mac, windows) for path in _linker_paths(find, windows)]
     cmake = start(_program, find, "CMAKE_EXECUTABLE", "cmake", r"cmake version (\S+)")
     ninja = start(_program, find, "NINJA", "ninja", r"^(\d+\.\S+)")
@@ -63,6 +75,7 @@ def probe_toolchain(system: System, os_facts: OsFacts, findings: Findings) -> To
         nvcc_host=nvcc_host,
         nvcc_host_by=nvcc_host_by,
         others=tuple(one for one in older if not chosen or not _same(find, one.command, chosen.command)),
+        libstdcxx=_libstdcxx(system) if os_facts.name == "Linux" else 0,
         linkers=tuple(linker for linker in (answer() for answer in linkers) if linker),
         cmake=cmake(),
         ninja=ninja(),
@@ -129,12 +142,24 @@ def _ask_compiler(
     answer = system.run(argv, timeout=_TIMEOUT)
     found = parse_compiler(answer.out) or parse_compiler(answer.err)
     if found and (answer.rc == 0 or found[0] == "msvc"):
-        return Compiler(command=command, kind=found[0], version=found[1])
+        kind, version, target = found
+        return Compiler(command=command, kind=kind, version=version, target=target)
     if answer.rc == 0 and not microsoft:
         said = (answer.out.strip() or answer.err.strip()).split("\n")[0][:80]
         return Compiler(command=command, kind="unknown", version=said)
     findings.failed(" ".join(argv), answer)
     return None
+
+
+def _libstdcxx(system: System) -> int:
+    """Clang takes the newest that it finds in these folders, unless it is told otherwise."""
+    folders = [folder for pattern in _GCC_FOLDERS for folder in system.glob(pattern)]
+    return max((int(found[1]) for folder in folders if (found := _GCC_FOLDER.search(folder))), default=0)
+
+
+def _number(path: str) -> int:
+    numbers = re.findall(r"[0-9]{1,4}", path)
+    return int(numbers[0]) if numbers else 0
 
 
 # ---- linkers ----------------------------------------------------------------------------------

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 
 from floatllm_build.presets import Preset
 from floatllm_build.rules import unit_memory
+from floatllm_build.rules.tool_wheels import why_no_tool_wheel
 from floatllm_build.sizes import GIB, MIB
 from floatllm_build.values import Backend, Download, Host, Program, Reason
 from floatllm_build.versions import CMAKE_MINIMUM, NINJA_MINIMUM, version_tuple
@@ -110,11 +111,11 @@ def low_mem_flags(host: Host, preset: Preset) -> tuple[tuple[str, ...], tuple[Re
 
 
 def downloads(host: Host, *, portable: bool) -> tuple[Download, ...]:
-    """What a fresh machine fetches; in Termux cmake and ninja come from its own packages."""
+    """What a fresh machine fetches. If there are no wheels of cmake and ninja for it, they are not among it."""
     system = host.os.name if host.os.name in _WHEEL_SIZES else host.os.libc.partition(" ")[0]
     cmake, ninja = _WHEEL_SIZES.get(system, _WHEEL_SIZES["glibc"])
     wanted = [Download(what="ggml", size=_GGML_SIZE)]
-    if host.os.name != "Android":
+    if not why_no_tool_wheel(host):
         if not is_recent(host.toolchain.cmake, CMAKE_MINIMUM):
             wanted.append(Download(what="cmake", size=cmake))
         if not is_recent(host.toolchain.ninja, NINJA_MINIMUM):

@@ -4,100 +4,33 @@ from __future__ import annotations
 
 import re
 import shlex
-from collections.abc import Mapping
-from typing import Literal, cast
 
+from floatllm_build.rules.systems import ids_of, rhel_of
+from floatllm_build.tables.packages import IMAGES, MANAGERS, OTHERWISE, Image, Manager, Need
+from floatllm_build.tables.systems import IMAGES as IMAGE_SYSTEMS
+from floatllm_build.tables.systems import MANAGERS as OF_SYSTEMS
 from floatllm_build.values import Host, OsFacts
+from floatllm_build.versions import version_tuple
 
-Need = Literal["c++", "cmake", "ninja", "glslc", "vulkan-headers", "spirv-headers", "vulkan", "cuda", "rocm"]
+__all__ = ["Need", "as_root", "chain", "install_command", "manager", "new_venv", "pip_command", "quoted"]
 
-# Words of OsFacts.version; who comes first wins, so that `Linux Mint (based on Ubuntu)` is one of apt's.
-_SYSTEMS: tuple[tuple[str, str], ...] = (
-    (r"debian|ubuntu|raspbian|mint|pop!_os|kali|elementary|armbian", "apt"),
-    (r"fedora|red hat|rhel|centos|rocky|alma|oracle|amazon|nobara|bazzite", "dnf"),
-    (r"arch|manjaro|endeavour|cachyos|steamos|garuda", "pacman"),
-    (r"alpine|postmarketos", "apk"),
-    (r"suse", "zypper"),
-)
-_COMMANDS: Mapping[str, str] = {
-    "apt": "sudo apt install {}",
-    "dnf": "sudo dnf install {}",
-    "pacman": "sudo pacman -S {}",
-    "apk": "sudo apk add {}",
-    "zypper": "sudo zypper install {}",
-    "pkg": "pkg install {}",
-    "brew": "brew install {}",
-    "winget": "winget install {}",
-}
-_SDK = "KhronosGroup.VulkanSDK"
-_FROM_NVIDIA = "(from NVIDIA's repository)"
-_NAMES: Mapping[Need, Mapping[str, str]] = {
-    need: {own: name for own, name in zip(_COMMANDS, names, strict=True) if name}
-    for need, names in cast(
-        "dict[Need, tuple[str, ...]]",
-        {
-            # apt, dnf, pacman, apk, zypper, pkg, brew, winget
-            "c++": ("g++", "gcc-c++", "gcc", "build-base", "gcc-c++", "clang", "", ""),
-            "cmake": ("", "", "", "", "", "cmake", "", ""),
-            "ninja": ("", "", "", "", "", "ninja", "", ""),
-            "glslc": ("glslc", "glslc", *("shaderc",) * 5, _SDK),
-            "vulkan-headers": (
-                "libvulkan-dev",
-                "vulkan-headers vulkan-loader-devel",
-                "vulkan-headers vulkan-icd-loader",
-                "vulkan-headers vulkan-loader-dev",
-                "vulkan-devel",
-                "vulkan-headers vulkan-loader-generic",
-                "vulkan-headers vulkan-loader",
-                _SDK,
-            ),
-            "spirv-headers": ("spirv-headers", "spirv-headers-devel", *("spirv-headers",) * 5, _SDK),
-            "vulkan": (
-                "mesa-vulkan-drivers vulkan-tools",
-                "mesa-vulkan-drivers vulkan-tools",
-                "vulkan-radeon vulkan-intel vulkan-tools",
-                "mesa-vulkan-ati mesa-vulkan-intel vulkan-tools",
-                "libvulkan_radeon libvulkan_intel vulkan-tools",
-                *("", "", ""),
-            ),
-            "cuda": (
-                "nvidia-cuda-toolkit",
-                f"cuda-toolkit {_FROM_NVIDIA}",
-                "cuda",
-                "",
-                f"cuda-toolkit {_FROM_NVIDIA}",
-                "",
-                "",
-                "Nvidia.CUDA",
-            ),
-            "rocm": (
-                "hipcc libhipblas-dev librocblas-dev",
-                "rocm-hip-devel hipblas-devel rocblas-devel",
-                "rocm-hip-sdk",
-                *("",) * 5,
-            ),
-        },
-    ).items()
-}
-_OTHERWISE: Mapping[Need, str] = {
-    "c++": "install a C and C++ compiler, or set CC and CXX",
-    "cmake": "install cmake",
-    "ninja": "install ninja",
-    "glslc": "install glslc (it is part of shaderc and of the Vulkan SDK)",
-    "vulkan-headers": "install the Vulkan SDK and set VULKAN_SDK",
-    "spirv-headers": "install SPIRV-Headers with its CMake files (it is part of the Vulkan SDK)",
-    "vulkan": "install the Vulkan driver of the GPU's maker, then see `vulkaninfo --summary`",
-    "cuda": "install NVIDIA's CUDA toolkit, or set CUDACXX to its nvcc",
-    "rocm": "install ROCm with hipBLAS and rocBLAS",
-}
+# The first Red Hat with dnf.
+_FIRST_DNF = 8
+_AS_ROOT = ", as root"
 
 
 def as_root(os_facts: OsFacts, command: str) -> str:
-    """`command` as it is run here. Root needs no sudo; where nobody says who the user is, that is taken for
-    granted in a container without sudo alone.
+    """`command`, which is written with sudo, as it is run here.
+
+    Root needs none. Where nobody says who the user is, that is taken for granted in a container without sudo.
     """
-    known_root = os_facts.root or (os_facts.root is None and os_facts.container and not os_facts.sudo)
-    return command.replace("sudo ", "") if known_root else command
+    if os_facts.root or (os_facts.root is None and os_facts.container and not os_facts.sudo):
+        return command.replace("sudo ", "").replace("doas ", "")
+    if os_facts.sudo == "doas":
+        return command.replace("sudo ", "doas ")
+    if os_facts.root is False and not os_facts.sudo and "sudo " in command:
+        return command.replace("sudo ", "") + _AS_ROOT
+    return command
 
 
 def chain(*fixes: str) -> str:
@@ -107,8 +40,11 @@ def chain(*fixes: str) -> str:
 
 
 def _is_command(fix: str) -> bool:
-    known = fix.partition(" ")[0] in {"sudo", "floatllm-build", *_COMMANDS}
-    return (known or " -m pip " in fix) and " (" not in fix
+    own = {
+        one.install.replace("sudo ", "").replace("doas ", "").partition(" ")[0] for one in MANAGERS.values()
+    }
+    known = fix.partition(" ")[0] in {"sudo", "doas", "floatllm-build", *own}
+    return (known or " -m pip " in fix) and " (" not in fix and not fix.endswith(_AS_ROOT)
 
 
 def pip_command(host: Host, requirement: str) -> str:
@@ -141,15 +77,29 @@ def quoted(os_facts: OsFacts, word: str) -> str:
 
 
 def manager(os_facts: OsFacts) -> str:
-    """The package manager: a key of the tables above, or empty."""
+    """The package manager: a key of MANAGERS, or empty. That of the system itself, image or not."""
     if os_facts.termux or os_facts.name == "Android":
         return "pkg"
     if os_facts.name in {"Darwin", "Windows"}:
         return "brew" if os_facts.name == "Darwin" else "winget"
-    found = (
-        key for words, key in _SYSTEMS if re.search(rf"\b(?:open)?(?:{words})", os_facts.version.lower())
-    )
-    return next(found, "")
+    ids = ids_of(os_facts)
+    image = IMAGES.get(IMAGE_SYSTEMS.get(ids[0] if ids else "", ""))
+    of_system = next((OF_SYSTEMS[one] for one in ids if one in OF_SYSTEMS), "")
+    own = (image.manager if image else "") or of_system
+    if own == "dnf" and os_facts.packager in {"yum", "microdnf", "tdnf"}:
+        return os_facts.packager
+    if own == "dnf" and (0 < rhel_of(os_facts) < _FIRST_DNF or _is_amazon_2(os_facts)):
+        return "yum"
+    # Of a system that nobody knows counts what it has.
+    return own or (os_facts.packager if os_facts.packager in MANAGERS else "")
+
+
+def _is_amazon_2(os_facts: OsFacts) -> bool:
+    """Amazon Linux 2, and 1, whose version is a year: 2018.03. From 2023 on it has dnf."""
+    if ids_of(os_facts)[:1] != ("amzn",):
+        return False
+    version = version_tuple(os_facts.version_id) or version_tuple(os_facts.version.rpartition(" ")[2])
+    return () < version < (2019,)
 
 
 def install_command(os_facts: OsFacts, *needs: Need) -> str:
@@ -164,16 +114,50 @@ def install_command(os_facts: OsFacts, *needs: Need) -> str:
             '"--passive --add Microsoft.VisualStudio.Workload.VCTools --includeRecommended"'
         )
     own = manager(os_facts)
+    if image := image_of(os_facts):
+        return _beside_the_image(os_facts, image, own, needs)
     if not own and os_facts.name == "Linux":
         both = [(_command("apt", needs), "Debian, Ubuntu"), (_command("dnf", needs), "Fedora")]
         told = [f"{command} ({where})" for command, where in both if command]
-        return as_root(os_facts, ", ".join(told)) or _OTHERWISE[needs[0]]
+        return as_root(os_facts, ", ".join(told)) or OTHERWISE[needs[0]]
     command = as_root(os_facts, _command(own, needs))
-    return command or "; ".join(_OTHERWISE[need] for need in needs)
+    return command or "; ".join(OTHERWISE[need] for need in needs)
+
+
+def image_of(os_facts: OsFacts) -> Image | None:
+    """How packages come to this system if it is an image; None if they are installed as usual, as in every
+    container, and where the package manager makes environments of its own.
+    """
+    if os_facts.container or os_facts.name != "Linux" or manager(os_facts) in {"nix-shell", "guix"}:
+        return None
+    known = [
+        IMAGE_SYSTEMS[name] for name in (*ids_of(os_facts)[:1], os_facts.variant_id) if name in IMAGE_SYSTEMS
+    ]
+    if known:
+        return IMAGES[known[-1] if known[0] == "other" else known[0]]
+    if os_facts.image == "ostree":
+        return IMAGES["rpm-ostree" if "fedora" in ids_of(os_facts) else "other"]
+    return IMAGES["other"] if os_facts.image else None
+
+
+def _beside_the_image(os_facts: OsFacts, image: Image, own: str, needs: tuple[Need, ...]) -> str:
+    inside = _command(image.manager or own, needs) or "; ".join(OTHERWISE[need] for need in needs)
+    way = f"this system is an image, so make a container in it: {image.container}, and run there: {inside}, "
+    way += "then floatllm-build"
+    names = _names(image.manager, needs)
+    if not image.layer or not names:
+        return way
+    return f"{way}. Or change the image: {as_root(os_facts, image.layer.format(names))}"
 
 
 def _command(own: str, needs: tuple[Need, ...]) -> str:
-    if not all(own in _NAMES[need] for need in needs):
+    names = _names(own, needs)
+    return MANAGERS[own].install.format(names) if names else ""
+
+
+def _names(own: str, needs: tuple[Need, ...]) -> str:
+    """What the package manager calls the needs; empty if it lacks one of them."""
+    known: Manager | None = MANAGERS.get(own)
+    if known is None or not all(need in known.names for need in needs):
         return ""
-    names = dict.fromkeys(name for need in needs for name in _NAMES[need][own].split())
-    return _COMMANDS[own].format(" ".join(names))
+    return " ".join(dict.fromkeys(name for need in needs for name in known.names[need].split()))

@@ -144,3 +144,75 @@ WORDS: tuple[tuple[str, str], ...] = (
     (r"\bopenbsd", "openbsd"),
     (r"\bnetbsd", "netbsd"),
 )
+
+# ID -> package manager (a key of tables.packages.MANAGERS). ID_LIKE leads derivatives to one of these.
+MANAGERS: Mapping[str, str] = {
+    **dict.fromkeys(
+        (
+            *(
+                "debian",
+                "ubuntu",
+                "linuxmint",
+                "pop",
+                "neon",
+                "elementary",
+                "zorin",
+                "tuxedo",
+                "kali",
+                "parrot",
+            ),
+            *("devuan", "raspbian", "armbian", "bianbu", "linuxlite", "deepin", "uos", "mx", "pureos"),
+        ),
+        "apt",
+    ),
+    **dict.fromkeys(
+        (
+            *("fedora", "rhel", "centos", "rocky", "almalinux", "ol", "scientific", "amzn", "nobara"),
+            *("ultramarine", "openeuler", "opencloudos", "anolis", "bazzite", "openmandriva", "virtuozzo"),
+        ),
+        "dnf",
+    ),
+    **dict.fromkeys(("arch", "archarm", "manjaro", "endeavouros", "cachyos", "garuda", "artix"), "pacman"),
+    **dict.fromkeys(("alpine", "postmarketos"), "apk"),
+    **dict.fromkeys(
+        ("suse", "opensuse", "opensuse-leap", "opensuse-tumbleweed", "opensuse-slowroll", "sles", "sled"),
+        "zypper",
+    ),
+    **dict.fromkeys(("azurelinux", "mariner", "photon"), "tdnf"),
+    "void": "xbps-install",
+    "solus": "eopkg",
+    "gentoo": "emerge",
+    "mageia": "urpmi",
+    "nixos": "nix-shell",
+    "guix": "guix",
+    **dict.fromkeys(("freebsd", "ghostbsd", "midnightbsd", "dragonfly"), "pkg (FreeBSD)"),
+    "openbsd": "pkg_add",
+    "netbsd": "pkgin",
+}
+
+# ---- systems that are an image ----------------------------------------------------------------------
+
+# ID or VARIANT_ID -> how packages come into it: a key of tables.packages.IMAGES.
+IMAGES: Mapping[str, str] = {
+    **dict.fromkeys(
+        (
+            *("silverblue", "kinoite", "sericea", "onyx", "sway-atomic", "budgie-atomic", "cosmic-atomic"),
+            *("xfce-atomic", "lxqt-atomic", "coreos", "iot", "base-main", "fedora-coreos"),
+        ),
+        "rpm-ostree",
+    ),
+    # Made by Universal Blue; they bring distrobox.
+    **dict.fromkeys(("bazzite", "bluefin", "aurora", "ucore"), "universal-blue"),
+    **dict.fromkeys(("steamos", "holo", "holoiso", "steamdeck"), "steamos"),
+    **dict.fromkeys(
+        (
+            *("opensuse-microos", "microos", "opensuse-aeon", "aeon", "opensuse-kalpa", "kalpa"),
+            *("opensuse-leap-micro", "leap-micro", "sle-micro", "sl-micro"),
+        ),
+        "transactional-update",
+    ),
+    "vanilla": "abroot",
+    **dict.fromkeys(
+        ("endless", "chimeraos", "blendos", "flatcar", "cos", "ubuntu-core", "bottlerocket"), "other"
+    ),
+}

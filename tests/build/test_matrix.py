@@ -22,8 +22,8 @@ from tool_environment import ROOT, Environment, skip_or_fail
 from floatllm_build.errors import MissingError, UsageFaultError
 from floatllm_build.matrix import BASE, WheelRow, choose, excluded, make_matrix, plugins
 from floatllm_build.presets import Preset, load_platforms, load_presets
-from floatllm_build.rules.packages import _NAMES, Need
 from floatllm_build.select import make_plan
+from floatllm_build.tables.packages import MANAGERS, Need
 from floatllm_build.values import Request
 
 PRESETS = load_presets(ROOT)
@@ -126,7 +126,7 @@ def test_it_can_be_built_where_there_is_no_gpu(row: WheelRow) -> None:
 def test_what_an_image_lacks_is_what_the_tool_would_ask_for(row: WheelRow) -> None:
     manager = row.prepare.split()[0]
     needs: tuple[Need, ...] = ("glslc", "vulkan-headers", "spirv-headers")
-    wanted = {name for need in needs for name in _NAMES[need][manager].split()}
+    wanted = {name for need in needs for name in MANAGERS[manager].names[need].split()}
     assert wanted <= set(row.prepare.split())
 
 

@@ -8,6 +8,7 @@ import pytest
 
 from floatllm_build.host.findings import Findings
 from floatllm_build.host.os_facts import probe_os
+from floatllm_build.rules.packages import install_command
 from floatllm_build.rules.systems import debian_of, fedora_of, ids_of, rhel_of, ubuntu_of
 from floatllm_build.system import Replay
 from floatllm_build.tables.systems import ROLLING
@@ -165,3 +166,112 @@ def test_who_the_user_is(kinds: dict[str, Any], root: bool | None, sudo: str) ->
 )
 def test_more_kinds_of_containers(kinds: dict[str, Any], container: str) -> None:
     assert system(UBUNTU, **kinds).container == container
+
+
+# ---- what brings packages -------------------------------------------------------------------------
+
+OSTREE = {"globs": {"/run/ostree-booted": ["/run/ostree-booted"]}}
+BAZZITE = (
+    'NAME="Bazzite"\nID=bazzite\nID_LIKE="fedora"\nVERSION_ID=42\nVARIANT_ID=bazzite\nOSTREE_VERSION="42.1"\n'
+)
+COREOS = 'NAME="Fedora Linux"\nID=fedora\nVERSION_ID=42\nVARIANT_ID=coreos\n'
+STEAMOS = 'NAME="SteamOS"\nPRETTY_NAME="SteamOS"\nID=steamos\nID_LIKE=arch\nVARIANT_ID=steamdeck\n'
+AEON = 'NAME="openSUSE Aeon"\nID="opensuse-aeon"\nID_LIKE="suse opensuse opensuse-tumbleweed microos"\n'
+VANILLA = 'NAME="Vanilla OS"\nID=vanilla\nID_LIKE=debian\nVERSION_CODENAME=orchid\n'
+
+
+@pytest.mark.parametrize(
+    ("text", "kinds", "parts"),
+    [
+        (
+            FEDORA + "VARIANT_ID=kinoite\n",
+            {},
+            ["toolbox", "sudo rpm-ostree install gcc-c++", "dnf install gcc-c++"],
+        ),
+        (FEDORA, OSTREE, ["toolbox", "sudo rpm-ostree install gcc-c++"]),
+        (COREOS, OSTREE, ["toolbox", "rpm-ostree"]),
+        (BAZZITE, {}, ["distrobox", "toolbox", "rpm-ostree install gcc-c++"]),
+        (STEAMOS, {}, ["distrobox", "sudo pacman -S gcc"]),
+        (AEON, {}, ["distrobox", "sudo transactional-update pkg install gcc-c++", "zypper install gcc-c++"]),
+        (VANILLA, {}, ["apx", "sudo abroot pkg add g++"]),
+        (
+            'PRETTY_NAME="Endless OS 6.0"\nID=endless\nID_LIKE=debian\n',
+            OSTREE,
+            ["toolbox", "apt install g++"],
+        ),
+        (UBUNTU, {"native": {"usr_flags": 1}}, ["toolbox", "sudo apt install g++"]),
+    ],
+)
+def test_a_system_that_is_an_image_gets_a_container(
+    text: str, kinds: dict[str, Any], parts: list[str]
+) -> None:
+    fix = install_command(system(text, **kinds), "c++")
+    assert [part for part in parts if part not in fix] == []
+    assert "make a container" in fix
+
+
+def test_in_a_container_of_such_a_system_packages_are_installed_as_usual() -> None:
+    inside = {"globs": {"/run/.toolboxenv": ["/run/.toolboxenv"], **OSTREE["globs"]}}
+    facts = system(FEDORA, **inside, which={"sudo": "/usr/bin/sudo"}, native={"euid": 1000})
+    assert install_command(facts, "c++") == "sudo dnf install gcc-c++"
+
+
+@pytest.mark.parametrize(
+    ("text", "kinds", "command"),
+    [
+        (MINT, {}, "sudo apt install g++"),
+        (KALI, {}, "sudo apt install g++"),
+        (NOBARA, {}, "sudo dnf install gcc-c++"),
+        ('NAME="EndeavourOS"\nID=endeavouros\nID_LIKE=arch\n', {}, "sudo pacman -S gcc"),
+        ('NAME="CachyOS Linux"\nID=cachyos\nID_LIKE=arch\n', {}, "sudo pacman -S gcc"),
+        ('NAME="Alpine Linux"\nID=alpine\n', {}, "sudo apk add build-base"),
+        ('NAME="Void"\nID="void"\n', {}, "sudo xbps-install -S gcc"),
+        (
+            'PRETTY_NAME="CentOS Linux 7 (Core)"\nID="centos"\nID_LIKE="rhel fedora"\nVERSION_ID="7"\n',
+            {},
+            "sudo yum",
+        ),
+        (
+            'PRETTY_NAME="Amazon Linux 2"\nID="amzn"\nID_LIKE="centos rhel fedora"\nVERSION_ID="2"\n',
+            {},
+            "sudo yum",
+        ),
+        ('PRETTY_NAME="Amazon Linux 2"\n', {}, "sudo yum"),
+        (AMAZON, {}, "sudo dnf"),
+        (ALMA, {"which": {"microdnf": "/usr/bin/microdnf"}}, "sudo microdnf install gcc-c++"),
+        # Nobody knows it, and its own package manager says what it is like.
+        (
+            'NAME="Plan 9"\nID=plan9\n',
+            {"which": {"zypper": "/usr/bin/zypper"}},
+            "sudo zypper install gcc-c++",
+        ),
+        ('NAME="New"\nID=new\nID_LIKE="cachyos arch"\n', {}, "sudo pacman -S gcc"),
+        ('NAME="NixOS"\nID=nixos\n', {"native": {"usr_flags": 1}}, "nix-shell -p gcc"),
+    ],
+)
+def test_each_has_its_own_package_manager(text: str, kinds: dict[str, Any], command: str) -> None:
+    assert install_command(system(text, **kinds), "c++").startswith(command)
+
+
+@pytest.mark.parametrize(
+    ("kinds", "command"),
+    [
+        ({"native": {"euid": 0}, "which": {"sudo": "/usr/bin/sudo"}}, "apt install g++"),
+        ({"native": {"euid": 1000}, "which": {"sudo": "/usr/bin/sudo"}}, "sudo apt install g++"),
+        ({"native": {"euid": 1000}, "which": {"doas": "/usr/bin/doas"}}, "doas apt install g++"),
+        ({"native": {"euid": 1000}}, "apt install g++, as root"),
+        ({}, "sudo apt install g++"),
+        # In a container: root as a rule, and not where sudo is there or the user is known.
+        ({"files": {"/run/systemd/container": {"text": "lxc"}}}, "apt install g++"),
+        (
+            {"files": {"/run/systemd/container": {"text": "lxc"}}, "which": {"sudo": "/usr/bin/sudo"}},
+            "sudo apt install g++",
+        ),
+        (
+            {"globs": {"/.dockerenv": ["/.dockerenv"]}, "native": {"euid": 1000}},
+            "apt install g++, as root",
+        ),
+    ],
+)
+def test_commands_are_for_the_user_that_runs_them(kinds: dict[str, Any], command: str) -> None:
+    assert install_command(system(UBUNTU, **kinds), "c++") == command
