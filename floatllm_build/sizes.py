@@ -6,9 +6,10 @@ import re
 
 from floatllm_build.errors import UsageFaultError
 
+KIB = 1 << 10
 MIB = 1 << 20
 GIB = 1 << 30
-_FACTORS = {"": 1, "k": 1 << 10, "m": MIB, "g": GIB, "t": 1 << 40}
+_FACTORS = {"": 1, "k": KIB, "m": MIB, "g": GIB, "t": 1 << 40}
 
 
 def parse_size(text: str) -> int:

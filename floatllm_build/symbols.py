@@ -240,6 +240,9 @@ class Door:
             raise OSError(error.errno, error.strerror or "Input/output error", path) from None
         return self.symbols.hide(text)
 
+    def opens(self, path: str) -> str | None:
+        return self.inner.opens(self.symbols.show(path))
+
     def run(
         self, argv: tuple[str, ...], *, timeout: float = 5.0, variables: Variables | None = None
     ) -> Completed:

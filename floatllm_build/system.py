@@ -54,6 +54,12 @@ class System(Protocol):
         Raises OSError as the system says. A pattern keeps what nobody needs out of recorded hosts.
         """
 
+    def opens(self, path: str) -> str | None:
+        """How opening a file ends: empty if it opens, else the error's name (EACCES, ENOENT).
+
+        For devices, which cannot be read, and for what only has to be there. None if a record does not say.
+        """
+
     def run(
         self, argv: tuple[str, ...], *, timeout: float = 5.0, variables: Variables | None = None
     ) -> Completed:
@@ -177,6 +183,14 @@ class LiveSystem:
             text = file.read(_LONGEST_TEXT).decode(errors="replace")
         return keep_lines(text, only)
 
+    def opens(self, path: str) -> str | None:
+        try:
+            # Without waiting: some devices do, until somebody else opens them.
+            os.close(os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0)))
+        except OSError as error:
+            return errno.errorcode.get(error.errno or 0, "EIO")
+        return ""
+
     def run(
         self, argv: tuple[str, ...], *, timeout: float = 5.0, variables: Variables | None = None
     ) -> Completed:
@@ -254,6 +268,14 @@ class Recorder:
         except OSError as error:
             return error
 
+    def opens(self, path: str) -> str | None:
+        answer = self._once("files", path, lambda: self._opened(path))
+        return errno.errorcode.get(answer.errno or 0, "EIO") if isinstance(answer, OSError) else answer
+
+    def _opened(self, path: str) -> str | OSError | None:
+        said = self.inner.opens(path)
+        return OSError(getattr(errno, said, errno.EIO), said) if said else said
+
     def run(
         self, argv: tuple[str, ...], *, timeout: float = 5.0, variables: Variables | None = None
     ) -> Completed:
@@ -285,6 +307,8 @@ class Recorder:
         for (kind, key, only), answer in answers:
             if isinstance(answer, OSError):
                 record[kind].setdefault(key, {"errno": errno.errorcode.get(answer.errno or 0, "EIO")})
+            elif kind == "files" and answer is None:
+                continue  # it was never asked in the record that this one is made from
             elif kind == "files":
                 parts = texts.setdefault(key, {})
                 parts[only] = answer
@@ -317,6 +341,15 @@ class Replay:
         name = entry.get("errno") if isinstance(entry, dict) else "ENOENT"
         number = getattr(errno, str(name), errno.ENOENT)
         raise OSError(number, os.strerror(number), path)
+
+    def opens(self, path: str) -> str | None:
+        entry = self._answer("files", path)
+        if isinstance(entry, dict):
+            name = str(entry.get("errno", ""))
+            return name if not name or hasattr(errno, name) else "EIO"
+        # A record that was made by hand may say it by a pattern without wildcards.
+        paths = self._answer("globs", path)
+        return None if paths is None else "" if paths else "ENOENT"
 
     def run(
         self,

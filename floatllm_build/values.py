@@ -214,6 +214,10 @@ class ToolchainFacts:
     toolsets: older hosts for nvcc, newer ones for all."""
     libstdcxx: int
     """Newest major version of GCC whose folder lies where clang takes libstdc++ from; 0 if none was seen."""
+    nvcc_host: Compiler | None
+    """The C++ compiler that the user names for nvcc; None if none is named, or the named one is silent."""
+    nvcc_host_by: str
+    """Variable that names it: CUDAHOSTCXX, NVCC_CCBIN, NVCC_PREPEND_FLAGS or NVCC_APPEND_FLAGS."""
     linkers: tuple[Linker, ...]
     cmake: Program | None
     ninja: Program | None
@@ -248,6 +252,8 @@ class CudaToolkit:
     newest_gcc: int
     """Newest major version of the host compiler that the toolkit takes (crt/host_config.h), 0 unknown."""
     newest_clang: int
+    newest_msvc: int
+    """Newest _MSC_VER (1944) that the toolkit takes by the same header, 0 unknown."""
     newest_glibc: str
     """Newest glibc whose math.h agrees with the toolkit's: 2.40, 2.41 or `any`; empty where nobody says."""
     cublas: bool
@@ -269,6 +275,12 @@ class CudaFacts:
     """In the order of the search: CUDACXX, CUDA_PATH, PATH, /usr/local/cuda*, newest first."""
     jetson: str
     """L4T release where this is a Jetson."""
+    init_error: int
+    """What cuInit returned (a CUresult: 803) if no library offered a device; 0 if none failed so."""
+    smi_error: int
+    """Exit status of nvidia-smi if it was asked for the GPUs and failed (9, 18); else 0."""
+    vector_math: Literal["", "bare", "guarded"]
+    """On Arm, how glibc's bits/math-vector.h uses GCC's vector types: `guarded` if nvcc does not see them."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -278,6 +290,10 @@ class VulkanDevice:
     api: str
     """1.3.289."""
     driver: str
+    storage_16_bit: bool | None
+    """storageBuffer16BitAccess; None if nobody says."""
+    shared_memory: int
+    """maxComputeSharedMemorySize in bytes, 0 unknown."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -293,6 +309,8 @@ class VulkanFacts:
     glslc: Program | None
     spirv_headers: str
     """SPIRV-HeadersConfig.cmake, or empty."""
+    closed: str
+    """A GPU's file in /dev/dri that this user may not open, if no GPU answered; else empty."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -317,6 +335,12 @@ class HipFacts:
     hipcc: str
     rocblas: tuple[str, ...]
     """gfx names that the installed rocBLAS has kernels for."""
+    missing: tuple[str, ...]
+    """Of hip, hipblas and rocblas, those whose CMake files are not there."""
+    kfd: str
+    """How /dev/kfd opens: `yes`, or the error's name (EACCES, ENOENT); empty if nobody says."""
+    override: str
+    """gfx name that HSA_OVERRIDE_GFX_VERSION makes the runtime take the GPUs for; empty if it is unset."""
 
 
 @dataclass(frozen=True, kw_only=True)

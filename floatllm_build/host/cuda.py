@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 from dataclasses import replace
-from typing import Any
+from typing import Any, Literal
 
 from floatllm_build.host.answers import ask, rows, text, whole
 from floatllm_build.host.cuda_toolkits import find_toolkits
@@ -24,6 +24,25 @@ _FOLDERS = (
     *("/usr/lib/*-linux-gnu/tegra", "/usr/lib64", "/usr/lib64/nvidia", "/usr/lib"),
     *("/run/opengl-driver/lib", "/usr/local/nvidia/lib64", "/usr/local/cuda*/compat"),
 )
+# The loader can find a library that is no driver (a stub), or that goes with no driver here (a toolkit's
+# compat), before the driver's own. So do programs then.
+_OF_THE_WRONG_LIBRARY = {34, 803, 804}
+# Capabilities of chips that share the machine's memory: Tegra (TX1 to Thor) and GB10 (NVIDIA's page of GPUs,
+# November 2026).
+_INTEGRATED = {"53", "62", "72", "87", "101", "110", "121"}
+_NONE = CudaFacts(
+    library="",
+    driver="",
+    supports="",
+    devices=(),
+    toolkits=(),
+    jetson="",
+    init_error=0,
+    smi_error=0,
+    vector_math="",
+)
+# glibc's vector functions for Arm; Debian's folder, then that of others.
+_VECTOR_HEADERS = tuple(f"/usr/include/{folder}bits/math-vector.h" for folder in ("aarch64-linux-gnu/", ""))
 _QUERY = ("--query-gpu=driver_version,compute_cap,memory.total,name", "--format=csv,noheader,nounits")
 # The table cannot say which CUDA the driver runs, and the whole screen lists everybody's programs. This is
 # the shortest answer that says it, with old drivers too.
@@ -38,16 +57,17 @@ def probe_cuda(
 ) -> CudaFacts:
     """`target` waits for the environment that is installed into: there may be a toolkit in it."""
     if os_facts.name not in {"Linux", "Windows"}:
-        return CudaFacts(library="", driver="", supports="", devices=(), toolkits=(), jetson="")
+        return _NONE
     # First, because a driver that hangs uses up the time that there is for all questions.
     toolkits = find_toolkits(system, os_facts, findings, target)
-    library, supports, devices = _ask_libraries(system, os_facts, findings)
+    library, supports, devices, init_error = _ask_libraries(system, os_facts, findings)
     driver = _kernel_driver(system, os_facts, findings)
     smi = system.which("nvidia-smi")
     if not smi and os_facts.wsl:
         smi = next(iter(system.glob("/usr/lib/wsl/lib/nvidia-smi")), None)
+    smi_error = 0
     if smi and not devices:
-        driver, supports, devices = _ask_smi(system, smi, findings, driver, supports)
+        driver, supports, devices, smi_error = _ask_smi(system, smi, findings, driver, supports)
     elif smi and not driver:
         # Under WSL and Windows the kernel has no file that says it.
         table = system.run((smi, *_QUERY), timeout=_SMI_SECONDS)
@@ -68,6 +88,9 @@ def probe_cuda(
         devices=devices,
         toolkits=toolkits,
         jetson=_jetson(system, os_facts, findings),
+        init_error=init_error,
+        smi_error=smi_error,
+        vector_math=_vector_math(system, os_facts, findings),
     )
 
 
@@ -81,9 +104,11 @@ def _candidates(system: System, os_facts: OsFacts) -> tuple[str, ...]:
 
 def _ask_libraries(
     system: System, os_facts: OsFacts, findings: Findings
-) -> tuple[str, str, tuple[CudaDevice, ...]]:
-    """Library, newest CUDA that it runs, devices: of the first library that has any."""
-    supports = ""
+) -> tuple[str, str, tuple[CudaDevice, ...], int]:
+    """Library, newest CUDA that it runs, devices: of the first library that has any; and what cuInit returned
+    in the first that failed, if that matters.
+    """
+    supports, init_error = "", 0
     for library in _candidates(system, os_facts):
         found = ask(system, "cuda", library, findings, timeout=_CHILD_SECONDS)
         if found is None:
@@ -93,13 +118,21 @@ def _ask_libraries(
         if devices:
             findings.source("cuda.devices", f"{library} (cuInit, cuDeviceGetAttribute)")
             findings.source("cuda.supports", f"{library} (cuDriverGetVersion)")
-            return library, said, devices
+            return library, said, devices, init_error if init_error in _OF_THE_WRONG_LIBRARY else 0
         if "error" not in found:
             findings.note(library, "the driver answers and has no device")
+        if not init_error and (init_error := parse_init(found)):
+            findings.source("cuda.init_error", f"{library} (cuInit)")
         supports = supports or said
     if supports:
         findings.source("cuda.supports", "cuDriverGetVersion of a library without devices")
-    return "", supports, ()
+    return "", supports, (), init_error
+
+
+def parse_init(found: dict[str, Any]) -> int:
+    """What cuInit returned, by a child's answer; records before `init` have it in the child's error alone."""
+    told = re.match(r"cuInit: (\d{1,5})\b", text(found.get("error")), re.ASCII)
+    return whole(found.get("init"), most=99_999) or (int(told[1]) if told else 0)
 
 
 def parse_supports(version: object) -> str:
@@ -146,13 +179,13 @@ def _kernel_driver(system: System, os_facts: OsFacts, findings: Findings) -> str
 
 def _ask_smi(
     system: System, smi: str, findings: Findings, driver: str, supports: str
-) -> tuple[str, str, tuple[CudaDevice, ...]]:
+) -> tuple[str, str, tuple[CudaDevice, ...], int]:
     """What nvidia-smi lists where no library offers a device."""
     table = system.run((smi, *_QUERY), timeout=_SMI_SECONDS)
     smi_driver, devices = parse_query(table.out) if table.rc == 0 else ("", ())
     if not devices:
         findings.failed("nvidia-smi", table)
-        return driver, supports, ()
+        return driver, supports, (), table.rc if 0 < table.rc < 124 else 0
     findings.source("cuda.devices", "nvidia-smi")
     findings.note("nvidia-smi", "lists GPUs that no CUDA library here offers; programs may not reach them")
     slices = parse_slices(system.run((smi, "-L"), timeout=_SMI_SECONDS).out)
@@ -167,7 +200,7 @@ def _ask_smi(
             findings.source("cuda.supports", "nvidia-smi")
         else:
             findings.failed(f"nvidia-smi {' '.join(_SHORT)}", answer)
-    return driver, supports, devices
+    return driver, supports, devices, 0
 
 
 def parse_short(said: str) -> str:
@@ -185,14 +218,14 @@ def parse_query(table: str) -> tuple[str, tuple[CudaDevice, ...]]:
         if len(cells) != 4 or not re.fullmatch(r"[1-9]\d?\.\d", cells[1], re.ASCII):
             continue
         driver = cells[0] if re.fullmatch(r"\d{1,5}(\.\d{1,5})+", cells[0], re.ASCII) else driver
-        # Jetson prints [N/A]: it shares the machine's memory.
         mebibytes = int(cells[2]) if re.fullmatch(r"\d{1,9}", cells[2], re.ASCII) else 0
         devices.append(
             CudaDevice(
                 name=text(cells[3]),
                 capability=cells[1].replace(".", ""),
                 memory=mebibytes << 20,
-                integrated=cells[2] == "[N/A]",
+                # [N/A] for the memory is no sign of it: other cards say so too, as in some virtual machines.
+                integrated=cells[1].replace(".", "") in _INTEGRATED,
                 mig=False,
             )
         )
@@ -214,6 +247,25 @@ def mark_slices(devices: tuple[CudaDevice, ...], slices: set[int]) -> tuple[Cuda
     return tuple(
         replace(device, mig=True) if number in slices else device for number, device in enumerate(devices)
     )
+
+
+def _vector_math(system: System, os_facts: OsFacts, findings: Findings) -> Literal["", "bare", "guarded"]:
+    if os_facts.machine != "aarch64" or not os_facts.libc.startswith("glibc"):
+        return ""
+    for path in _VECTOR_HEADERS:
+        said = read_if_there(system, path, findings, only=r"__Float32x4_t|__CUDACC__|__NVCC__")
+        if said is not None:
+            findings.source("cuda.vector_math", path)
+            return parse_vector_math(said)
+    return ""
+
+
+def parse_vector_math(header: str) -> Literal["bare", "guarded"]:
+    """`bare` if nvcc meets GCC's vector types in it: glibc has them since 2.38, users and distributions guard
+    them.
+    """
+    guarded = "__Float32x4_t" not in header or re.search("__CUDACC__|__NVCC__", header)
+    return "guarded" if guarded else "bare"
 
 
 def _jetson(system: System, os_facts: OsFacts, findings: Findings) -> str:

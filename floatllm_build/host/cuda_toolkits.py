@@ -18,7 +18,7 @@ Layout = Literal["toolkit", "wheels"]
 
 _NVCC_SECONDS = 5.0
 # The header's own sentences, and the conditions above them.
-_CEILINGS = r"unsupported (GNU|clang) version|^#if \(?__(GNUC|clang_major)__ >"
+_CEILINGS = r"unsupported (GNU|clang) version|^#if \(?__(GNUC|clang_major)__ >|^#if _MSC_VER < .*_MSC_VER >"
 # Functions that glibc declared later than CUDA did.
 _MATH = r"^extern .*\b(cospi|rsqrt) ?\("
 
@@ -48,7 +48,7 @@ def find_toolkits(
         place = f"cuda.toolkits.{len(toolkits)}"
         findings.source(place, f"{paths[0]} --version, --list-gpu-arch")
         folders = _header_folders(system, paths)
-        newest_gcc, newest_clang = _ceilings(system, folders, place, findings)
+        newest_gcc, newest_clang, newest_msvc = _ceilings(system, folders, place, findings)
         glibc = os_facts.libc.startswith("glibc")
         toolkits.append(
             CudaToolkit(
@@ -57,6 +57,7 @@ def find_toolkits(
                 architectures=_architectures(system, paths[0], findings),
                 newest_gcc=newest_gcc,
                 newest_clang=newest_clang,
+                newest_msvc=newest_msvc,
                 newest_glibc=_newest_glibc(system, folders, place, findings) if glibc else "",
                 cublas=_cublas(system, folders, place, findings),
                 layout=layout,
@@ -160,8 +161,8 @@ def _header_folders(system: System, paths: list[str]) -> list[str]:
     ]
 
 
-def _ceilings(system: System, folders: list[str], place: str, findings: Findings) -> tuple[int, int]:
-    """Newest gcc and clang, from the header in which nvcc refuses newer ones."""
+def _ceilings(system: System, folders: list[str], place: str, findings: Findings) -> tuple[int, int, int]:
+    """Newest gcc, clang and _MSC_VER, from the header in which nvcc refuses newer ones."""
     for header in (f"{folder}/crt/host_config.h" for folder in folders):
         text = read_if_there(system, header, findings, _CEILINGS)
         if text is None:
@@ -170,13 +171,14 @@ def _ceilings(system: System, folders: list[str], place: str, findings: Findings
         if any(found):
             findings.source(f"{place}.newest_gcc", header)
             findings.source(f"{place}.newest_clang", header)
+            findings.source(f"{place}.newest_msvc", header)
             return found
         findings.note(header, "does not say which host compilers it takes")
     findings.note(
         f"{folders[0]}/crt/host_config.h",
         "no header says which host compilers nvcc takes; one that is too new fails late",
     )
-    return 0, 0
+    return 0, 0, 0
 
 
 def _newest_glibc(system: System, folders: list[str], place: str, findings: Findings) -> str:
@@ -203,8 +205,9 @@ def _cublas(system: System, folders: list[str], place: str, findings: Findings) 
     return not headers
 
 
-def parse_ceilings(header: str) -> tuple[int, int]:
-    """Newest major versions of gcc and clang that crt/host_config.h lets through; 0 where it does not say.
+def parse_ceilings(header: str) -> tuple[int, int, int]:
+    """Newest major versions of gcc and clang, and newest _MSC_VER, that crt/host_config.h lets through; 0 if
+    it does not say.
 
     Its sentences come first: the conditions for other compilers that are made from clang look like clang's.
     """
@@ -215,6 +218,8 @@ def parse_ceilings(header: str) -> tuple[int, int]:
         clang
         or _number(header, r"^#if \(__clang_major__ >= (\d{1,3})\)", -1)
         or _number(header, r"^#if \(__clang_major__ > (\d{1,3})\)", 0),
+        _number(header, r"^#if _MSC_VER < \d{4} \|\| _MSC_VER >= (\d{4})\b", -1)
+        or _number(header, r"^#if _MSC_VER < \d{4} \|\| _MSC_VER > (\d{4})\b", 0),
     )
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 
 from floatllm_build.host.answers import first_line, text
 from floatllm_build.host.files import literal, read_text
@@ -10,6 +11,10 @@ from floatllm_build.host.findings import Findings
 from floatllm_build.system import System
 from floatllm_build.values import HipFacts, OsFacts
 
+_NONE = HipFacts(targets=(), rocm="", version="", hipcc="", rocblas=(), missing=(), kfd="", override="")
+_KFD = "/dev/kfd"
+# Where Debian's, Fedora's and other distributions' own packages have their CMake files.
+_LIBRARIES = ("/usr/lib/x86_64-linux-gnu", "/usr/lib64", "/usr/lib")
 _NODES = "/sys/class/kfd/kfd/topology/nodes/*/properties"
 
 
@@ -17,15 +22,16 @@ def probe_hip(system: System, os_facts: OsFacts, findings: Findings) -> HipFacts
     if os_facts.name == "Windows":
         return _windows(system, findings)
     if os_facts.name != "Linux":
-        return HipFacts(targets=(), rocm="", version="", hipcc="", rocblas=())
+        return _NONE
     targets = _targets(system, findings)
     rocm, version = _rocm(system, findings)
     inside = next(iter(system.glob(f"{literal(rocm)}/bin/hipcc")), "") if rocm else ""
     hipcc = inside or system.which("hipcc") or ""
     if hipcc:
         findings.source("hip.hipcc", hipcc if inside else "PATH")
-    override = system.getenv("HSA_OVERRIDE_GFX_VERSION")
+    override = system.getenv("HSA_OVERRIDE_GFX_VERSION") or ""
     if override and targets:
+        findings.source("hip.override", "HSA_OVERRIDE_GFX_VERSION")
         findings.note(
             "HSA_OVERRIDE_GFX_VERSION",
             f"set to {text(override)!r}: ROCm takes the GPU for {parse_override(override) or 'another'}; "
@@ -37,7 +43,35 @@ def probe_hip(system: System, os_facts: OsFacts, findings: Findings) -> HipFacts
         version=version,
         hipcc=hipcc,
         rocblas=_rocblas(system, rocm, findings),
+        missing=_missing(system, rocm, findings) if hipcc else (),
+        kfd=_kfd(system, findings) if targets else "",
+        override=parse_override(override),
     )
+
+
+def _kfd(system: System, findings: Findings) -> str:
+    """The kernel lists the machine's GPUs in every container; programs reach them by this file."""
+    said = system.opens(_KFD)
+    if said is None:
+        return ""
+    findings.source("hip.kfd", _KFD)
+    if said:
+        findings.note(_KFD, f"does not open: {said}")
+    return said or "yes"
+
+
+def _missing(system: System, rocm: str, findings: Findings) -> tuple[str, ...]:
+    """What ggml's CMake asks for and would not find; what a record says nothing about counts as there."""
+    roots = (*((f"{rocm}/lib", f"{rocm}/lib64") if rocm else ()), *_LIBRARIES)
+    missing = []
+    for name, header in (("hip", "hip_runtime"), ("hipblas", "hipblas"), ("rocblas", "rocblas")):
+        files = [f"{root}/cmake/{name}/{name}-config.cmake" for root in roots]
+        files += [f"{prefix}/include/{name}/{header}.h" for prefix in (rocm, "/usr") if prefix]
+        said = {system.opens(path) for path in files}
+        if "" not in said and "ENOENT" in said:
+            missing.append(name)
+            findings.source(f"hip.missing.{len(missing) - 1}", f"no {name}-config.cmake in {rocm or '/usr'}")
+    return tuple(missing)
 
 
 def _windows(system: System, findings: Findings) -> HipFacts:
@@ -46,7 +80,7 @@ def _windows(system: System, findings: Findings) -> HipFacts:
     hipcc = next((path for path in system.glob(f"{literal(rocm)}/bin/hipcc*")), "") if rocm else ""
     if rocm:
         findings.source("hip.rocm", "HIP_PATH")
-    return HipFacts(targets=(), rocm=rocm, version="", hipcc=hipcc, rocblas=())
+    return replace(_NONE, rocm=rocm, hipcc=hipcc)
 
 
 def _targets(system: System, findings: Findings) -> tuple[str, ...]:

@@ -12,6 +12,7 @@ from typing import Any, TypeVar
 from floatllm_build.host.beside import beside
 from floatllm_build.host.files import literal
 from floatllm_build.host.findings import Findings, how_it_ended
+from floatllm_build.host.nvcc_host import find_nvcc_host
 from floatllm_build.host.tool_words import parse_compiler, parse_linker
 from floatllm_build.system import Completed, System
 from floatllm_build.values import Compiler, Linker, OsFacts, Program, ToolchainFacts
@@ -66,9 +67,13 @@ def probe_toolchain(system: System, os_facts: OsFacts, findings: Findings) -> To
     msvc = start(_visual_studios, windows)
     chosen = cxx()
     older = [compiler for compiler in (other() for other in others) if compiler]
+    known = (*((chosen,) if chosen else ()), *older)
+    nvcc_host, nvcc_host_by = find_nvcc_host(system, find, known, findings, windows=windows)
     facts = ToolchainFacts(
         c=c(),
         cxx=chosen,
+        nvcc_host=nvcc_host,
+        nvcc_host_by=nvcc_host_by,
         others=tuple(one for one in older if not chosen or not _same(find, one.command, chosen.command)),
         libstdcxx=_libstdcxx(system) if os_facts.name == "Linux" else 0,
         linkers=tuple(linker for linker in (answer() for answer in linkers) if linker),

@@ -16,6 +16,8 @@ _CHILD_SECONDS = 8.0
 _FOLDERS = ("/usr/lib/*-linux-gnu", "/usr/lib64", "/usr/lib", "/usr/local/lib")
 
 Type = Literal["discrete", "integrated", "virtual", "cpu", "other"]
+# The kernel counts them from 128.
+_RENDER_NODES = tuple(f"/dev/dri/renderD{number}" for number in range(128, 136))
 # VkPhysicalDeviceType.
 _TYPES: dict[int, Type] = {1: "integrated", 2: "discrete", 3: "virtual", 4: "cpu"}
 
@@ -26,6 +28,8 @@ def probe_vulkan(system: System, os_facts: OsFacts, findings: Findings) -> Vulka
     glslc = _glslc(system, os_facts, findings)
     spirv_headers = _spirv_headers(system, prefixes, findings)
     library, devices = _ask_loaders(system, os_facts, findings)
+    only_software = all(device.type == "cpu" for device in devices)
+    closed = _closed(system, findings) if os_facts.name == "Linux" and only_software else ""
     return VulkanFacts(
         library=library,
         devices=devices,
@@ -33,7 +37,21 @@ def probe_vulkan(system: System, os_facts: OsFacts, findings: Findings) -> Vulka
         include=include,
         glslc=glslc,
         spirv_headers=spirv_headers,
+        closed=closed,
     )
+
+
+def _closed(system: System, findings: Findings) -> str:
+    """The first GPU's file that is there and may not be opened: Mesa then lists no device, without a word."""
+    for path in _RENDER_NODES:
+        if system.opens(path) in {"EACCES", "EPERM"}:
+            findings.note(path, "may not be opened by this user")
+            return path
+    return ""
+
+
+def _truth(value: object) -> bool | None:
+    return value if isinstance(value, bool) else None
 
 
 def _candidates(system: System, os_facts: OsFacts) -> tuple[str, ...]:
@@ -68,6 +86,8 @@ def _ask_loaders(
                 type=_TYPES.get(whole(row.get("type")), "other"),
                 api=show_api(row.get("api")),
                 driver=text(row.get("driver")),
+                storage_16_bit=_truth(row.get("storage_16_bit")),
+                shared_memory=whole(row.get("shared_memory")),
             )
             for row in rows(found, "devices", library, findings)
         )

@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from pathlib import PurePath
 
+from floatllm_build.rules.cuda_compilers import host_compiler, to_cmake
 from floatllm_build.rules.cuda_fixes import (
     cublas_fix,
     driver_fix,
     driver_needs,
     gpu_fix,
     newer_toolkit_fix,
-    older_compiler_fix,
     toolkit_fix,
 )
 from floatllm_build.rules.cuda_index import INDEX_KIT, index_download, index_hint, index_will_do, planned
+from floatllm_build.rules.cuda_start import no_start
 from floatllm_build.rules.cuda_targets import (
     OLDEST_CAPABILITY,
     as_asked,
@@ -26,11 +26,10 @@ from floatllm_build.rules.cuda_targets import (
 from floatllm_build.rules.fit import Fit, Obstacle, Terms, join, waive
 from floatllm_build.rules.machine import WSL_1, glibc
 from floatllm_build.rules.packages import pip_command
-from floatllm_build.values import Compiler, CudaToolkit, Host, Reason
+from floatllm_build.tables.cuda import OLDEST_TOOLKIT, VECTORS_SINCE_CUDA, VECTORS_SINCE_GLIBC
+from floatllm_build.values import CudaToolkit, Host, Reason
 from floatllm_build.versions import CMAKE_MINIMUM, version_tuple
 
-# ggml's CMake asks for no version. 86, which its list for unknown GPUs always holds, came with 11.1 (read).
-_OLDEST_TOOLKIT = (11, 1)
 # Drivers that do not say which CUDA they run: the first of each major version (NVIDIA's release notes).
 _DRIVERS = ((580, 13), (525, 12), (450, 11))
 # FindCUDAToolkit of 3.25.0 stumbles over a library that the package index's toolkit lacks; 3.25.2 to 4.4.4
@@ -107,6 +106,8 @@ def _no_cuda_at_all(host: Host) -> Obstacle | None:
 
 
 def _absent_device(host: Host) -> Obstacle | None:
+    if broken := no_start(host):
+        return broken
     if not host.cuda.devices:
         wsl_1 = f", and {WSL_1}" if host.os.wsl == 1 else ""
         return Obstacle(reason=f"no NVIDIA GPU answered{wsl_1}", fix=gpu_fix(host))
@@ -125,7 +126,7 @@ def _fit_toolkit(host: Host, terms: Terms, kit: CudaToolkit, absent: Obstacle | 
         return unusable
     reasons: list[Reason] = []
     targets = _targets(host, terms, kit, absent or _driver_too_old(host, kit), reasons)
-    compiler = _host_compiler(host, kit)
+    compiler = host_compiler(host, kit)
     if isinstance(targets, Obstacle):
         return targets
     if isinstance(compiler, Obstacle):
@@ -144,8 +145,8 @@ def _fit_toolkit(host: Host, terms: Terms, kit: CudaToolkit, absent: Obstacle | 
             # Without a list, ggml makes its own for all GPUs that the toolkit knows.
             *((f"CMAKE_CUDA_ARCHITECTURES={architectures}",) if named else ()),
             # The engine's CMake finds the rest of the toolkit beside it, one of the package index included.
-            f"CMAKE_CUDA_COMPILER={_to_cmake(kit.nvcc)}",
-            *((f"CMAKE_CUDA_HOST_COMPILER={_to_cmake(chosen)}",) if chosen else ()),
+            f"CMAKE_CUDA_COMPILER={to_cmake(kit.nvcc)}",
+            *((f"CMAKE_CUDA_HOST_COMPILER={to_cmake(chosen)}",) if chosen else ()),
         ),
         reasons=(*reasons, *why),
         device=next((i for i, device in enumerate(host.cuda.devices) if runs(device, targets)), 0),
@@ -155,13 +156,9 @@ def _fit_toolkit(host: Host, terms: Terms, kit: CudaToolkit, absent: Obstacle | 
     )
 
 
-def _to_cmake(path: str) -> str:
-    return path.replace("\\", "/")  # to CMake a backslash is an escape
-
-
 def _unusable_here(host: Host, terms: Terms, kit: CudaToolkit) -> Obstacle | None:
     version = version_tuple(kit.version)
-    if version and version < _OLDEST_TOOLKIT:
+    if version and version < OLDEST_TOOLKIT:
         return Obstacle(reason="ggml needs 11.1 or newer", fix=toolkit_fix(host, terms.architectures))
     major = terms.plugin.removeprefix("cuda")
     if major.isdecimal() and version and version[0] != int(major):
@@ -192,6 +189,12 @@ def _contradicts_glibc(host: Host, terms: Terms, kit: CudaToolkit) -> Obstacle |
     cxx = host.toolchain.cxx
     if not own or (cxx and "-conda-" in cxx.command):
         return None  # conda's compilers bring a glibc of their own
+    if _chokes_on_vectors(host, kit, own):
+        return Obstacle(
+            reason=f"it cannot read bits/math-vector.h of {host.os.libc} (__Float32x4_t is undefined): on "
+            "Arm, glibc 2.38 and newer need CUDA 12.5 or newer",
+            fix=toolkit_fix(host, terms.architectures),
+        )
     newest = kit.newest_glibc or next(
         (newest for before, newest in _NEWEST_GLIBC if () < version_tuple(kit.version) < before), "any"
     )
@@ -202,6 +205,12 @@ def _contradicts_glibc(host: Host, terms: Terms, kit: CudaToolkit) -> Obstacle |
         f"incompatible); they go with glibc up to {newest}",
         fix=newer_toolkit_fix(host, terms.architectures),
     )
+
+
+def _chokes_on_vectors(host: Host, kit: CudaToolkit, own: tuple[int, ...]) -> bool:
+    said = host.cuda.vector_math
+    bare = said == "bare" or (not said and own >= VECTORS_SINCE_GLIBC)
+    return host.cpu.arch == "arm64" and bare and () < version_tuple(kit.version) < VECTORS_SINCE_CUDA
 
 
 def _targets(
@@ -236,37 +245,3 @@ def _driver_too_old(host: Host, kit: CudaToolkit) -> Obstacle | None:
         f"{driver_needs(host, version[0])}",
         fix=driver_fix(host, version[0]),
     )
-
-
-# ---- toolkit x host compiler ---------------------------------------------------------------------
-
-
-def _host_compiler(host: Host, kit: CudaToolkit) -> tuple[str, tuple[Reason, ...]] | Obstacle:
-    """The compiler that nvcc is to use, empty where its own choice is the same."""
-    cxx = host.toolchain.cxx
-    if cxx is None or _fits(cxx, kit):
-        # nvcc takes g++ by itself, whatever CXX says.
-        told = cxx and (cxx.kind == "clang" or (cxx.kind == "gcc" and _program(cxx) not in {"c++", "g++"}))
-        return (cxx.command if cxx and told and _program(cxx) else ""), ()
-    older = next((other for other in host.toolchain.others if _program(other) and _fits(other, kit)), None)
-    limit = f"{kit.newest_clang}" if cxx.kind == "clang" else f"{kit.newest_gcc}"
-    said = f"{cxx.kind} {cxx.version} is newer than {limit}, the newest that {kit_name(kit)} takes"
-    if older:
-        text = f"{said}; {older.command} ({older.kind} {older.version}) compiles beside nvcc instead"
-        return older.command, (Reason(rule="cuda-host-compiler", text=text),)
-    return Obstacle(
-        reason=f"{said}, and no older one was found",
-        fix=older_compiler_fix(host, kit.newest_gcc),
-        near=True,
-    )
-
-
-def _fits(compiler: Compiler, kit: CudaToolkit) -> bool:
-    limit = {"gcc": kit.newest_gcc, "clang": kit.newest_clang}.get(compiler.kind, 0)
-    major = (version_tuple(compiler.version) or (0,))[0]
-    return limit < 1 or major <= limit
-
-
-def _program(compiler: Compiler) -> str:
-    """The file name of the compiler; empty for a command with arguments, which nvcc does not take."""
-    return "" if " " in compiler.command else PurePath(_to_cmake(compiler.command)).name

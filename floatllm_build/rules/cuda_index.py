@@ -21,6 +21,7 @@ INDEX_KIT = CudaToolkit(
     architectures=("75", "80", "86", "87", "88", "89", "90", "100", "103", "107", "110", "120", "121"),
     newest_gcc=16,
     newest_clang=22,
+    newest_msvc=0,
     newest_glibc="any",
     cublas=True,
     layout="wheels",

@@ -5,21 +5,10 @@ from __future__ import annotations
 from floatllm_build.rules.cuda_fixes import toolkit_fix
 from floatllm_build.rules.cuda_index import INDEX_KIT
 from floatllm_build.rules.fit import Obstacle, Terms, join
+from floatllm_build.tables.cuda import architectures_of
 from floatllm_build.values import CudaDevice, CudaToolkit, Host, Reason
 from floatllm_build.versions import version_tuple
 
-# First toolkit that knows a capability, for toolkits that do not say what they can target (NVIDIA's release
-# notes); 13.0 dropped what is older than 75.
-_KNOWN_SINCE: tuple[tuple[tuple[int, int], tuple[str, ...]], ...] = (
-    ((11, 0), ("50", "52", "53", "60", "61", "62", "70", "72", "75", "80")),
-    ((11, 1), ("86",)),
-    ((11, 4), ("87",)),
-    ((11, 8), ("89", "90")),
-    ((12, 8), ("100", "120")),
-    ((12, 9), ("103", "121")),
-    ((13, 0), ("110",)),
-)
-_OLDEST_OF_13 = 75
 # The oldest in ggml's own list (read).
 OLDEST_CAPABILITY = 50
 # Code for these chips runs on nothing else, and code for others does not run on them.
@@ -36,9 +25,7 @@ def known_architectures(kit: CudaToolkit) -> tuple[str, ...]:
     """What the toolkit says it can target, else what its version is known for."""
     if kit.architectures:
         return kit.architectures
-    version = version_tuple(kit.version)
-    known = [name for since, names in _KNOWN_SINCE if version >= since for name in names]
-    return tuple(name for name in known if version < (13,) or int(name) >= _OLDEST_OF_13)
+    return architectures_of(version_tuple(kit.version))
 
 
 def target_for(device: CudaDevice, known: tuple[str, ...]) -> str:
@@ -97,7 +84,9 @@ def for_devices(host: Host, kit: CudaToolkit, reasons: list[Reason]) -> tuple[st
     for device, target in targets.items():
         who = f"{device.name} ({device.capability})"
         if not target:
-            text = f"{who} is left out: {kit_name(kit)} cannot compile for it"
+            old = number(device.capability) < OLDEST_CAPABILITY
+            why = "ggml is written for 5.0 and newer" if old else f"{kit_name(kit)} cannot compile for it"
+            text = f"{who} is left out: {why}"
             reasons.append(Reason(rule="cuda-device", text=text))
         elif target != device.capability:
             text = f"{kit_name(kit)} does not know {who}, which runs code for {target}"

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from floatllm_build.rules.containers import hand_through
+from floatllm_build.rules.cuda_apt import packages_of
 from floatllm_build.rules.fit import Fit, Obstacle, Terms, join, waive
-from floatllm_build.rules.packages import install_command
+from floatllm_build.rules.packages import as_root, install_command, manager
 from floatllm_build.values import Host, Reason
 from floatllm_build.versions import version_tuple
 
@@ -12,6 +14,13 @@ _OLDEST_ROCM = (6, 1)
 # Discrete RDNA 2 GPUs, which run gfx1030's code when they are told to. Integrated ones (1033, 1035, 1036)
 # may crash with it (ollama/ollama#6005).
 _LIKE_GFX1030 = {"gfx1031", "gfx1032", "gfx1034"}
+_CALLED = {"hip": "HIP's runtime", "hipblas": "hipBLAS", "rocblas": "rocBLAS"}
+# AMD's own packages, which lie in /opt/rocm (its installation guide for Linux, November 2026).
+_OF_AMD = {
+    "apt": "sudo apt install hip-dev hipblas-dev rocblas-dev",
+    "dnf": "sudo dnf install hip-devel hipblas-devel rocblas-devel",
+    "zypper": "sudo zypper install hip-devel hipblas-devel rocblas-devel",
+}
 # Where CMake and ggml look by themselves.
 _USUAL_FOLDERS = {"", "/opt/rocm", "/usr"}
 
@@ -25,26 +34,23 @@ def fit_hip(host: Host, terms: Terms) -> Fit | Obstacle:
         )
     hip = host.hip
     reasons: list[Reason] = []
-    deviceless = not hip.targets
-    if deviceless:
-        fix = "with an AMD GPU in the machine, load its driver: sudo modprobe amdgpu"
-        if host.os.container:
-            fix = "start the container with --device /dev/kfd --device /dev/dri"
-        elif host.os.wsl:
-            fix = "use Linux itself: under WSL the kernel lists no AMD GPU"
-        absent = "no AMD GPU is listed by the kernel's compute driver (/sys/class/kfd)"
-        no_device = Obstacle(reason=absent, fix=fix)
-        if not terms.without_device:
-            return no_device
+    no_device = _absent_device(host)
+    if no_device and not terms.without_device:
+        return no_device
+    if no_device:
         reasons.append(waive(no_device))
     if not hip.hipcc:
-        return Obstacle(reason="hipcc was not found", fix=install_command(host.os, "rocm"))
+        return Obstacle(reason="hipcc was not found", fix=_rocm_fix(host))
     version = version_tuple(hip.version)
     if version and version < _OLDEST_ROCM:
         return Obstacle(
             reason=f"ROCm is {hip.version}, and ggml needs 6.1 or newer",
             fix="install ROCm 6.1 or newer from AMD",
         )
+    if hip.missing:
+        names = join([_CALLED.get(name, name) for name in hip.missing])
+        reason = f"{names}, which ggml is built with, cannot be found next to hipcc (no CMake files)"
+        return Obstacle(reason=reason, fix=_libraries_fix(host), near=True)
     targets = _targets(host, terms, reasons)
     if isinstance(targets, Obstacle):
         return targets
@@ -62,13 +68,67 @@ def fit_hip(host: Host, terms: Terms) -> Fit | Obstacle:
             ),
         ),
         reasons=tuple(reasons),
-        device=next((i for i, name in enumerate(hip.targets) if name in compiled), 0),
-        proven=not deviceless,
+        device=next((i for i, name in enumerate(_as_taken(host)) if name in compiled), 0),
+        proven=no_device is None,
     )
 
 
+def _absent_device(host: Host) -> Obstacle | None:
+    hip = host.hip
+    if not hip.targets:
+        fix = "with an AMD GPU in the machine, load its driver: sudo modprobe amdgpu"
+        if host.os.wsl:
+            fix = "use Linux itself: under WSL the kernel lists no AMD GPU"
+        elif host.os.container:
+            fix = hand_through(host, "amd")
+        return Obstacle(
+            reason="no AMD GPU is listed by the kernel's compute driver (/sys/class/kfd)", fix=fix
+        )
+    listed = f"the kernel lists {join(tuple(dict.fromkeys(hip.targets)))}"
+    if hip.kfd in {"", "yes"}:
+        return None
+    denied = hip.kfd in {"EACCES", "EPERM"}
+    why = "this user may not open" if denied else "programs cannot open"
+    reason = f"{listed}, and {why} /dev/kfd, by which they reach it ({hip.kfd})"
+    if denied and not host.os.container:
+        return Obstacle(reason=reason, fix="sudo usermod -aG render,video $USER, then log in again")
+    if hip.kfd == "EACCES":
+        fix = f"{hand_through(host, 'amd')}, and with the group of /dev/kfd (docker: --group-add video "
+        fix += "--group-add render)"
+        return Obstacle(reason=reason, fix=fix)
+    if host.os.container:
+        return Obstacle(reason=reason, fix=hand_through(host, "amd"))
+    return Obstacle(reason=reason, fix="load the driver again (sudo modprobe amdgpu), or reboot")
+
+
+def _rocm_fix(host: Host) -> str:
+    own = packages_of(host.os)
+    if own and own.rocm < _OLDEST_ROCM:
+        return "install ROCm 6.1 or newer with hipBLAS and rocBLAS from AMD; this system's own is older"
+    return install_command(host.os, "rocm")
+
+
+def _libraries_fix(host: Host) -> str:
+    """In /opt ROCm is AMD's, whose packages have names of their own."""
+    if not host.hip.rocm.startswith("/opt/") or manager(host.os) not in _OF_AMD:
+        return install_command(host.os, "rocm")
+    command = as_root(host.os, _OF_AMD[manager(host.os)])
+    distribution = " (the distribution's own ROCm has them as libhipblas-dev and librocblas-dev)"
+    return f"{command} from AMD's repository{distribution if manager(host.os) == 'apt' else ''}"
+
+
+def _as_taken(host: Host) -> tuple[str, ...]:
+    """What the runtime takes the GPUs for: HSA_OVERRIDE_GFX_VERSION is for all of them."""
+    override = host.hip.override
+    return tuple(override for _ in host.hip.targets) if override else host.hip.targets
+
+
 def _targets(host: Host, terms: Terms, reasons: list[Reason]) -> tuple[str, ...] | Obstacle:
-    wanted = terms.architectures or tuple(sorted(set(host.hip.targets)))
+    wanted = terms.architectures or tuple(sorted(set(_as_taken(host))))
+    if host.hip.override and not terms.architectures and not terms.portable:
+        overridden = _overridden(host, reasons)
+        if overridden:
+            return overridden
     if terms.architectures:
         text = f"compiled for {join(wanted)}, as was asked, instead of what was found"
         reasons.append(Reason(rule="architectures", text=text))
@@ -85,6 +145,34 @@ def _targets(host: Host, terms: Terms, reasons: list[Reason]) -> tuple[str, ...]
         text = f"{join(left_out)} is left out: the installed rocBLAS has no kernels for it"
         reasons.append(Reason(rule="rocblas", text=text))
     return kept
+
+
+def _overridden(host: Host, reasons: list[Reason]) -> Obstacle | None:
+    """The runtime refuses code for the real GPUs then (ggml-org/llama.cpp#4762, #14734)."""
+    hip = host.hip
+    override, real = hip.override, tuple(sorted(set(hip.targets)))
+    said = f"HSA_OVERRIDE_GFX_VERSION makes ROCm take {join(real)} for {override}"
+    # Code of another generation does not run at all, whatever the runtime is told.
+    others = [name for name in real if _family(name) != _family(override)]
+    if others:
+        return Obstacle(
+            reason=f"{said}, whose code {join(others)} cannot run", fix="unset HSA_OVERRIDE_GFX_VERSION"
+        )
+    if hip.rocblas and override not in hip.rocblas:
+        return Obstacle(
+            reason=f"{said}, and the installed rocBLAS has no kernels for {override}",
+            fix="unset HSA_OVERRIDE_GFX_VERSION",
+        )
+    text = f"{said}: it is compiled for {override}, and runs only while that is set"
+    if not hip.rocblas or set(real) <= set(hip.rocblas):
+        text += f"; to compile for {join(real)} itself, unset it"
+    reasons.append(Reason(rule="hsa-override", text=text))
+    return None
+
+
+def _family(name: str) -> str:
+    """gfx11 of gfx1151, gfx9 of gfx90a: the generation, whose code is alike."""
+    return name[:-2]
 
 
 def _not_covered(targets: tuple[str, ...], covered: set[str]) -> Obstacle:

@@ -2,8 +2,14 @@
 
 from __future__ import annotations
 
-from floatllm_build.rules.fit import Fit, Obstacle, Terms, waive
-from floatllm_build.values import Host
+import re
+
+from floatllm_build.rules.fit import Fit, Obstacle, Terms, join, waive
+from floatllm_build.values import Host, Reason
+
+# Devices of virtual machines and of software: they lack the SIMD groups that most of ggml's kernels use
+# (ggml-org/llama.cpp#8617, #6628). `Apple M1 (Virtual)` is the chip's name there, if Metal does not answer.
+_VIRTUAL = re.compile(r"(?i)paravirtual|\(virtual\)|software renderer")
 
 
 def fit_metal(host: Host, terms: Terms) -> Fit | Obstacle:
@@ -20,4 +26,21 @@ def fit_metal(host: Host, terms: Terms) -> Fit | Obstacle:
             fix="run this on the Mac itself, not in a virtual machine",
         )
         return Fit(proven=False, reasons=(waive(absent),)) if terms.without_device else absent
-    return Fit()
+    if not is_virtual(host):
+        return Fit()
+    names = join([device.name for device in host.metal.devices])
+    why = f"only a virtual device answered ({names}), which lacks most of what ggml's kernels need"
+    if terms.without_device:
+        return Fit(proven=False, reasons=(waive(Obstacle(reason=why, fix="")),))
+    if terms.named:
+        return Fit(reasons=(Reason(rule="virtual-device", text=f"{why}; it was asked for"),))
+    return Obstacle(
+        reason=f"{why}; it is taken if it is named",
+        fix="run this on the Mac itself, or to try it: floatllm-build install --backend metal",
+        near=True,
+    )
+
+
+def is_virtual(host: Host) -> bool:
+    devices = host.metal.devices
+    return bool(devices) and all(_VIRTUAL.search(device.name) for device in devices)

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import PurePosixPath
 
+from floatllm_build.rules.containers import hand_through
 from floatllm_build.rules.fit import Fit, Obstacle, Terms, join, waive
 from floatllm_build.rules.machine import TO_WSL_2, WSL_1
+from floatllm_build.rules.metal import is_virtual
 from floatllm_build.rules.packages import Need, as_root, chain, install_command, manager
 from floatllm_build.rules.systems import debian_of, ubuntu_of
-from floatllm_build.values import Host, Reason
+from floatllm_build.rules.vulkan_devices import is_software, place, refusal
+from floatllm_build.values import Host, Reason, VulkanDevice
 from floatllm_build.versions import version_tuple
 
 # ggml-vulkan.cpp names vk::LayerSettingEXT, whose extension came with the headers 1.3.272; whatever it names
@@ -27,7 +31,8 @@ _USUAL_PREFIXES = ("/usr/include", "/usr/share", "/usr/lib", "/usr/lib64", "/usr
 
 def fit_vulkan(host: Host, terms: Terms) -> Fit | Obstacle:
     reasons: list[Reason] = []
-    no_device = _device_obstacle(host, terms, reasons)
+    device = _device(host, terms, reasons)
+    no_device = device if isinstance(device, Obstacle) else None
     no_tools = _tools_obstacle(host)
     if no_device and not terms.without_device:
         if no_device.near and no_tools:
@@ -45,53 +50,73 @@ def fit_vulkan(host: Host, terms: Terms) -> Fit | Obstacle:
             "products and bfloat16 is left out, so the GPU works and is slower than it could be"
         )
         reasons.append(Reason(rule="old-glslc", text=text))
+    chosen = device if isinstance(device, VulkanDevice) else None
+    number, environment = place(host.vulkan.devices, chosen) if chosen else (0, ())
     return Fit(
         defines=_defines(host),
         reasons=tuple(reasons),
-        environment=_environment(host),
+        environment=environment,
+        device=number,
         proven=no_device is None,
     )
 
 
-def _environment(host: Host) -> tuple[str, ...]:
-    """Ggml leaves software devices out unless it is told by number which devices to take."""
-    devices = host.vulkan.devices
-    software = bool(devices) and all(device.type == "cpu" for device in devices)
-    return ("GGML_VK_VISIBLE_DEVICES=0",) if software else ()
-
-
-_ANDROID = Obstacle(
+_PHONE = Obstacle(
     reason="Vulkan drivers of some phones compute wrong numbers, so it is taken only when named, and the "
     "proof compares the numbers",
     fix="floatllm-build install --backend vulkan",
     near=True,
 )
+# Kernels of Android, and what proot says instead of them.
+_OF_A_PHONE = re.compile(r"(?i)proot|-android\d")
 
 
-def _device_obstacle(host: Host, terms: Terms, reasons: list[Reason]) -> Obstacle | None:
-    """`near` where a device is there that only has to be named."""
-    devices = host.vulkan.devices
-    real = [device for device in devices if device.type != "cpu"]
+def _device(host: Host, terms: Terms, reasons: list[Reason]) -> VulkanDevice | Obstacle | None:
+    """The device to compute on; None if nobody asks the driver before the proof does. An obstacle is `near`
+    if there is a device that only has to be named.
+    """
     if host.os.name == "Android":
-        # Nobody asks the driver there before it is wanted: the proof will.
-        return None if terms.named else _ANDROID
-    if not devices:
-        wsl_1 = f", and {WSL_1}" if host.os.wsl == 1 else ""
-        return Obstacle(reason=f"no Vulkan GPU answered{wsl_1}", fix=_device_fix(host))
-    if not real and not terms.named:
-        reason = f"only a software device answered ({devices[0].name}), slower than the CPU backend"
-        if host.os.wsl:
-            reason += f"; for the GPU: {f'{TO_WSL_2} ({WSL_1})' if host.os.wsl == 1 else _WSL}"
-        return Obstacle(
-            reason=f"{reason}; it is taken where it is named",
-            fix="floatllm-build install --backend vulkan",
-            near=True,
-        )
-    if not real:
-        text = f"{devices[0].name} is a software device: it computes on the CPU, and was asked for. "
-        text += "Programs see it where GGML_VK_VISIBLE_DEVICES=0 is set"
+        return None if terms.named else _PHONE
+    real = [device for device in host.vulkan.devices if not is_software(device)]
+    refused = [(device, why) for device in real if (why := refusal(device))]
+    usable = [device for device in real if not refusal(device)]
+    for device, why in refused:
+        reasons.append(Reason(rule="vulkan-device", text=f"{device.name} is left out: {why}"))
+    if usable:
+        phone = host.os.container == "proot" or _OF_A_PHONE.search(host.os.release)
+        return _PHONE if phone and not terms.named else usable[0]
+    software = next((device for device in host.vulkan.devices if is_software(device)), None)
+    if software and terms.named:
+        text = f"{software.name} is a software device: it computes on the CPU, and was asked for"
+        if told := place(host.vulkan.devices, software)[1]:
+            text += f". Programs see it if {told[0]} is set"
         reasons.append(Reason(rule="software-device", text=text))
-    return None
+        return software
+    if refused:
+        said = "; ".join(f"{device.name} cannot be used: {why}" for device, why in refused)
+        old = all(version_tuple(device.api) < (1, 2) for device, _ in refused)
+        newer = f"install a newer driver, if there is one for this GPU: {install_command(host.os, 'vulkan')}"
+        return Obstacle(
+            reason=said, fix=newer if old else "use the CPU backend: no driver changes that about this GPU"
+        )
+    if software:
+        return _only_software(host, software)
+    wsl_1 = f", and {WSL_1}" if host.os.wsl == 1 else ""
+    closed = f": {host.vulkan.closed} may not be opened by this user" if host.vulkan.closed else ""
+    return Obstacle(reason=f"no Vulkan GPU answered{closed}{wsl_1}", fix=_device_fix(host))
+
+
+def _only_software(host: Host, software: VulkanDevice) -> Obstacle:
+    reason = f"only a software device answered ({software.name}), slower than the CPU backend"
+    if host.vulkan.closed:
+        reason += f"; {host.vulkan.closed}, a GPU's, may not be opened by this user: {_device_fix(host)}"
+    elif host.os.wsl:
+        reason += f"; for the GPU: {_device_fix(host)}"
+    return Obstacle(
+        reason=f"{reason}; it is taken where it is named",
+        fix="floatllm-build install --backend vulkan",
+        near=True,
+    )
 
 
 # Windows' drivers speak CUDA and Direct3D there. dzn makes Vulkan of the latter, is no conformant
@@ -104,11 +129,34 @@ _WSL = (
 
 def _device_fix(host: Host) -> str:
     if host.os.name == "Darwin":
-        return "use Metal; on a Mac it is the faster one"
+        metal = host.cpu.arch == "arm64" and not is_virtual(host)
+        return (
+            "use Metal; on a Mac it is the faster one"
+            if metal
+            else "use the CPU backend: no GPU backend of ggml works on this Mac"
+        )
+    if host.os.wsl == 1:
+        return f"{TO_WSL_2} ({WSL_1})" if any(map(is_software, host.vulkan.devices)) else TO_WSL_2
+    if host.os.wsl and host.os.container:
+        return (
+            f"use CUDA if the GPU is NVIDIA's: {hand_through(host, 'nvidia')}; Vulkan reaches none from here"
+        )
     if host.os.wsl:
-        return TO_WSL_2 if host.os.wsl == 1 else _WSL
-    fix = install_command(host.os, "vulkan")
-    return f"start the container with --device /dev/dri, and there: {fix}" if host.os.container else fix
+        return _WSL
+    if host.vulkan.closed:
+        return _may_not_open(host)
+    if host.os.container:
+        return f"{hand_through(host, 'other')}, and there: {install_command(host.os, 'vulkan')}"
+    return install_command(host.os, "vulkan")
+
+
+def _may_not_open(host: Host) -> str:
+    if host.os.container:
+        return (
+            f"start the container with the group of {host.vulkan.closed} (docker: --group-add, podman: "
+            "--group-add keep-groups)"
+        )
+    return "sudo usermod -aG render,video $USER, then log in again"
 
 
 def _tools_obstacle(host: Host) -> Obstacle | None:

@@ -38,11 +38,22 @@ CUDA_12_4 = CudaToolkit(
     architectures=("50", "52", "53", "60", "61", "62", "70", "72", "75", "80", "86", "87", "89", "90"),
     newest_gcc=13,
     newest_clang=17,
+    newest_msvc=1949,
     newest_glibc="2.40",
     cublas=True,
     layout="toolkit",
 )
-NO_CUDA = CudaFacts(library="", driver="", supports="", devices=(), toolkits=(), jetson="")
+NO_CUDA = CudaFacts(
+    library="",
+    driver="",
+    supports="",
+    devices=(),
+    toolkits=(),
+    jetson="",
+    init_error=0,
+    smi_error=0,
+    vector_math="",
+)
 NVIDIA = replace(
     NO_CUDA,
     library="libcuda.so.1",
@@ -51,11 +62,25 @@ NVIDIA = replace(
     devices=(RTX_3060,),
     toolkits=(CUDA_12_4,),
 )
-NO_VULKAN = VulkanFacts(library="", devices=(), headers=0, include="", glslc=None, spirv_headers="")
-RADEON = VulkanDevice(
-    name="AMD Radeon RX 6700 XT (RADV NAVI22)", type="discrete", api="1.4.305", driver="radv"
+NO_VULKAN = VulkanFacts(
+    library="", devices=(), headers=0, include="", glslc=None, spirv_headers="", closed=""
 )
-LLVMPIPE = VulkanDevice(name="llvmpipe (LLVM 15.0.6, 256 bits)", type="cpu", api="1.3.230", driver="llvmpipe")
+RADEON = VulkanDevice(
+    name="AMD Radeon RX 6700 XT (RADV NAVI22)",
+    type="discrete",
+    api="1.4.305",
+    driver="radv",
+    storage_16_bit=True,
+    shared_memory=65536,
+)
+LLVMPIPE = VulkanDevice(
+    name="llvmpipe (LLVM 15.0.6, 256 bits)",
+    type="cpu",
+    api="1.3.230",
+    driver="llvmpipe",
+    storage_16_bit=True,
+    shared_memory=32768,
+)
 GOOD_VULKAN = VulkanFacts(
     library="libvulkan.so.1",
     devices=(RADEON,),
@@ -63,14 +88,18 @@ GOOD_VULKAN = VulkanFacts(
     include="/usr/include",
     glslc=Program(path="/usr/bin/glslc", version="2025.1"),
     spirv_headers="/usr/share/cmake/SPIRV-Headers/SPIRV-HeadersConfig.cmake",
+    closed="",
 )
-NO_HIP = HipFacts(targets=(), rocm="", version="", hipcc="", rocblas=())
+NO_HIP = HipFacts(targets=(), rocm="", version="", hipcc="", rocblas=(), missing=(), kfd="", override="")
 ROCM = HipFacts(
     targets=("gfx1100",),
     rocm="/opt/rocm",
     version="6.3.1",
     hipcc="/opt/rocm/bin/hipcc",
     rocblas=("gfx90a", "gfx1030", "gfx1100"),
+    missing=(),
+    kfd="yes",
+    override="",
 )
 M4 = MetalFacts(devices=(MetalDevice(name="Apple M4", working_set=12 * GIB),))
 
@@ -146,6 +175,8 @@ PC = Host(
         launcher=None,
         xcode="",
         msvc=(),
+        nvcc_host=None,
+        nvcc_host_by="",
         cmake=Program(path="/usr/bin/cmake", version="3.25.1"),
         ninja=Program(path="/usr/bin/ninja", version="1.11.1"),
     ),

@@ -16,11 +16,13 @@ from tool_environment import skip_or_fail
 
 from floatllm_build.host.cuda import (
     mark_slices,
+    parse_init,
     parse_jetson,
     parse_query,
     parse_short,
     parse_slices,
     parse_supports,
+    parse_vector_math,
     probe_cuda,
 )
 from floatllm_build.host.findings import Findings
@@ -57,6 +59,10 @@ int cuInit(unsigned flags) {
     return 100;
 #elif defined(ODD_ERROR)
     return 46;
+#elif defined(NOT_REBOOTED)
+    return 803;
+#elif defined(COMPAT)
+    return 804;
 #endif
     return 0;
 }
@@ -136,6 +142,7 @@ def test_a_driver_answers_whatever_it_prints_and_however_it_ends(
     assert done.rc == 0, done.err
     assert json.loads(done.out) == {
         "version": 12040,
+        "init": 0,
         "devices": [
             {
                 "name": "NVIDIA GeForce RTX 3060",
@@ -195,6 +202,33 @@ def test_a_file_that_is_no_library_is_a_note(tmp_path: Path) -> None:
 def test_a_driver_without_a_device_is_no_gpu_but_says_its_version(make: Make) -> None:
     facts = probe_cuda(Machine(globs={GLOB: (make("NO_DEVICE"),)}), PC.os, Findings())
     assert (facts.library, facts.devices, facts.supports) == ("", (), "12.4")
+
+
+@pytest.mark.parametrize(("fault", "code"), [("NO_DEVICE", 100), ("ODD_ERROR", 46), ("NOT_REBOOTED", 803)])
+def test_what_cuinit_returned_is_kept(make: Make, fault: str, code: int) -> None:
+    findings = Findings()
+    facts = probe_cuda(Machine(globs={GLOB: (make(fault),)}), PC.os, findings)
+    assert (facts.devices, facts.init_error) == ((), code)
+    assert "cuda.init_error" in {source.fact for source in findings.sources}
+
+
+def test_a_code_stands_in_older_records_in_the_error_alone() -> None:
+    assert parse_init({"error": "cuInit: 803 (CUDA_ERROR_SYSTEM_DRIVER_MISMATCH)"}) == 803
+    assert parse_init({"init": 999, "error": "cuInit: 803"}) == 999
+    assert [parse_init(odd) for odd in ({}, {"init": True}, {"init": -1}, {"error": "cuDeviceGet: 3"})] == [
+        0
+    ] * 4
+
+
+def test_a_library_that_programs_load_before_the_drivers_own_counts_although_another_has_the_gpus(
+    make: Make,
+) -> None:
+    compat, good = make("COMPAT"), make()
+    facts = probe_cuda(Machine(globs={GLOB: (compat,), LATER_GLOB: (good,)}), PC.os, Findings())
+    assert (len(facts.devices), facts.init_error) == (2, 804)
+    # Not so for one that only found no device.
+    facts = probe_cuda(Machine(globs={GLOB: (make("NO_DEVICE"),), LATER_GLOB: (good,)}), PC.os, Findings())
+    assert (len(facts.devices), facts.init_error) == (2, 0)
 
 
 def test_under_wsl_windows_own_driver_comes_first(make: Make) -> None:
@@ -303,7 +337,8 @@ def test_nvidia_smi_is_not_asked_where_the_library_and_the_kernel_answer(make: M
 def test_a_broken_nvidia_smi_is_a_note(tmp_path: Path) -> None:
     smi = script(tmp_path / "nvidia-smi", body="echo couldn\\'t communicate with the NVIDIA driver; exit 9")
     findings = Findings()
-    assert probe_cuda(Machine(programs={"nvidia-smi": smi}), PC.os, findings).devices == ()
+    facts = probe_cuda(Machine(programs={"nvidia-smi": smi}), PC.os, findings)
+    assert (facts.devices, facts.smi_error) == ((), 9)
     assert notes(findings)["nvidia-smi"] == "exit 9: couldn't communicate with the NVIDIA driver"
 
 
@@ -329,14 +364,17 @@ def test_the_kernels_word_on_the_driver(tmp_path: Path, said: str, driver: str) 
 
 def test_rows_of_nvidia_smi() -> None:
     table = "540.4.0, 8.7, [N/A], Orin (nvgpu)\n550.54, 8.6, 12288, NVIDIA GeForce RTX 3060\n"
+    # A card that does not say how much memory it has shares none with the machine for that.
+    table += "550.54, 8.0, [N/A], GRID A100X-10C\n"
     driver, devices = parse_query(table)
     assert driver == "550.54"
     assert [(device.name, device.capability, device.memory, device.integrated) for device in devices] == [
         ("Orin (nvgpu)", "87", 0, True),
         ("NVIDIA GeForce RTX 3060", "86", 12288 << 20, False),
+        ("GRID A100X-10C", "80", 0, False),
     ]
     assert parse_query("NVIDIA-SMI has failed because it couldn't communicate, 1, 2, 3\n") == ("", ())
-    assert [mark.mig for mark in mark_slices(devices, {1})] == [False, True]
+    assert [mark.mig for mark in mark_slices(devices, {1})] == [False, True, False]
     assert parse_slices(
         "GPU 0: A (UUID: x)\nGPU 1: B (UUID: y)\n  MIG 1g.5gb     Device  0: (UUID: z)\n"
     ) == {1}
@@ -369,3 +407,22 @@ def test_versions_of_the_driver_interface(number: object, text: str) -> None:
 )
 def test_jetson_releases(said: str, release: str) -> None:
     assert parse_jetson(said) == release
+
+
+# ---- glibc's vector functions -------------------------------------------------------------------------
+
+BARE = "#if __GNUC_PREREQ(9, 0)\n#  define __ADVSIMD_VEC_MATH_SUPPORTED\ntypedef __Float32x4_t __f32x4_t;\n"
+
+
+def test_whether_nvcc_meets_the_vector_types_of_glibc(tmp_path: Path) -> None:
+    assert parse_vector_math(BARE) == "bare"
+    assert parse_vector_math(f"#ifndef __CUDACC__\n{BARE}#endif\n") == "guarded"
+    assert parse_vector_math("") == "guarded"  # glibc before 2.38 has no such types
+    header = tmp_path / "math-vector.h"
+    header.write_text(BARE)
+    arm = replace(PC.os, machine="aarch64", libc="glibc 2.39")
+    for path in ("/usr/include/aarch64-linux-gnu/bits/math-vector.h", "/usr/include/bits/math-vector.h"):
+        machine = Machine(files={path: str(header)})
+        assert probe_cuda(machine, arm, Findings()).vector_math == "bare"
+        assert probe_cuda(machine, PC.os, Findings()).vector_math == ""
+    assert probe_cuda(Machine(), arm, Findings()).vector_math == ""

@@ -10,6 +10,7 @@ import runpy
 import sys
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -44,6 +45,8 @@ def test_the_software_vulkan_device_is_listed_as_a_cpu() -> None:
     assert re.fullmatch(r"1\.\d+\.\d+", device.api)
     # From a structure that is chained to another one.
     assert re.match(r"llvmpipe Mesa \d+\.\d+", device.driver)
+    # What Mesa's lavapipe has since it was written.
+    assert (device.storage_16_bit, device.shared_memory) == (True, 32768)
 
 
 def test_vulkans_structures_have_the_layout_of_its_header(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -60,6 +63,10 @@ def test_vulkans_structures_have_the_layout_of_its_header(monkeypatch: pytest.Mo
     assert [properties.name.offset, properties.limits.offset, properties.sparse.offset] == [20, 296, 800]
     assert chained.properties.offset == 16
     assert [driver.name.offset, driver.info.offset] == [20, 276]
+    limits, storage, features = question["_Limits"], question["_Storage16"], question["_Features2"]
+    assert [ctypes.sizeof(limits), limits.shared_memory.offset] == [504, 216]
+    assert [ctypes.sizeof(storage), storage.storage_buffer.offset] == [32, 16]
+    assert [ctypes.sizeof(features), features.features.offset] == [240, 16]
     application, create = question["_ApplicationInfo"], question["_InstanceCreateInfo"]
     assert [ctypes.sizeof(application), application.api.offset] == [48, 44]
     assert [ctypes.sizeof(create), create.application.offset] == [64, 24]
@@ -89,6 +96,36 @@ def test_what_a_vulkan_build_needs_is_found_in_the_sdk_first() -> None:
     assert facts.spirv_headers == "/usr/share/c/SPIRV-HeadersConfig.cmake"
     assert (facts.library, facts.devices) == ("", ())
     assert "libvulkan.so.1" in notes(findings)
+
+
+def test_what_a_vulkan_device_says_of_itself_and_what_older_records_do_not() -> None:
+    told = {"name": "V3D 7.1", "type": 1, "api": 4206897, "driver": "V3DV", "shared_memory": 16384}
+    devices = [
+        {**told, "storage_16_bit": False},
+        told,
+        {**told, "storage_16_bit": "yes", "shared_memory": -1},
+    ]
+    system = replay(asked={"vulkan libvulkan.so.1": said({"devices": devices})})
+    facts = probe_vulkan(system, PC.os, Findings())
+    assert [(one.storage_16_bit, one.shared_memory) for one in facts.devices] == [
+        (False, 16384),
+        (None, 16384),
+        (None, 0),
+    ]
+
+
+def test_a_gpu_that_may_not_be_opened_is_said_if_no_gpu_answers() -> None:
+    node = "/dev/dri/renderD129"
+    nodes = {"/dev/dri/renderD128": {"errno": "ENOENT"}, node: {"errno": "EACCES"}}
+    answer = {"devices": [{"name": "llvmpipe", "type": 4, "api": 4206822, "driver": "llvmpipe"}]}
+    system = replay(files=nodes, asked={"vulkan libvulkan.so.1": said(answer)})
+    findings = Findings()
+    assert probe_vulkan(system, PC.os, findings).closed == node
+    assert node in notes(findings)
+    assert probe_vulkan(replay(files={node: {"text": ""}}), PC.os, Findings()).closed == ""
+    answer["devices"].append({"name": "Radeon", "type": 2, "api": 4206822, "driver": "radv"})
+    system = replay(files=nodes, asked={"vulkan libvulkan.so.1": said(answer)})
+    assert probe_vulkan(system, PC.os, Findings()).closed == ""
 
 
 def test_headers_that_may_not_be_read_are_noted() -> None:
@@ -182,6 +219,56 @@ def test_an_amd_gpu_and_the_kernels_that_rocblas_has() -> None:
     assert "gfx1030" in notes(findings)["HSA_OVERRIDE_GFX_VERSION"]
 
 
+NODE = "/sys/class/kfd/kfd/topology/nodes/1/properties"
+
+
+@pytest.mark.parametrize(
+    ("kinds", "kfd"),
+    [
+        ({}, ""),  # a record of an older tool
+        ({"files": {"/dev/kfd": {"errno": "ENOENT"}}}, "ENOENT"),
+        ({"files": {"/dev/kfd": {"errno": "EACCES"}}}, "EACCES"),
+        ({"files": {"/dev/kfd": {"text": ""}}}, "yes"),
+        ({"globs": {"/dev/kfd": []}}, "ENOENT"),
+        ({"globs": {"/dev/kfd": ["/dev/kfd"]}}, "yes"),
+    ],
+)
+def test_whether_the_file_by_which_programs_reach_amds_gpus_opens(kinds: dict[str, Any], kfd: str) -> None:
+    files = {NODE: {"text": "gfx_target_version 110000\n"}, **kinds.get("files", {})}
+    globs = {"/sys/class/kfd/kfd/topology/nodes/*/properties": [NODE], **kinds.get("globs", {})}
+    findings = Findings()
+    facts = probe_hip(replay(files=files, globs=globs), PC.os, findings)
+    assert (facts.targets, facts.kfd) == (("gfx1100",), kfd)
+    assert ("/dev/kfd" in notes(findings)) == (kfd not in {"", "yes"})
+    assert probe_hip(replay(files=kinds.get("files", {})), PC.os, Findings()).kfd == ""
+
+
+@pytest.mark.parametrize(
+    ("said_there", "missing"),
+    [
+        ({}, ()),
+        ({"/opt/rocm/lib/cmake/hipblas/hipblas-config.cmake": "ENOENT"}, ("hipblas",)),
+        ({"/opt/rocm/include/rocblas/rocblas.h": "ENOENT"}, ("rocblas",)),
+        (
+            {
+                "/opt/rocm/lib/cmake/hipblas/hipblas-config.cmake": "ENOENT",
+                "/usr/lib64/cmake/hipblas/hipblas-config.cmake": "",
+            },
+            (),
+        ),
+        ({"/opt/rocm/lib/cmake/hip/hip-config.cmake": "ENOENT"}, ("hip",)),
+    ],
+)
+def test_libraries_that_ggml_asks_for_next_to_hipcc(
+    said_there: dict[str, str], missing: tuple[str, ...]
+) -> None:
+    globs = {"/opt/rocm*/bin": ["/opt/rocm/bin"], "/opt/rocm/bin/hipcc": ["/opt/rocm/bin/hipcc"]}
+    files = {path: {"errno": code} if code else {"text": ""} for path, code in said_there.items()}
+    assert probe_hip(replay(globs=globs, files=files), PC.os, Findings()).missing == missing
+    del globs["/opt/rocm/bin/hipcc"]
+    assert probe_hip(replay(globs=globs, files=files), PC.os, Findings()).missing == ()
+
+
 def test_a_rocm_path_that_leads_nowhere_hides_no_rocm() -> None:
     system = replay(
         environ={"ROCM_PATH": "/gone"},
@@ -248,6 +335,7 @@ KEYS = st.sampled_from(
     [
         *("devices", "platforms", "error", "loaded", "version", "name", "type", "api", "driver"),
         *("major", "minor", "integrated", "memory", "working_set"),
+        *("init", "storage_16_bit", "shared_memory"),
     ]
 )
 LEAVES = st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=8) | st.integers(0, 9)

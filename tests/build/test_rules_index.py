@@ -147,7 +147,8 @@ def test_what_is_known_of_it_is_what_it_says_itself() -> None:
     assert parse_architectures(said) == INDEX_KIT.architectures
     headers = compiler.parents[1] / "include" / "crt"
     ceilings = parse_ceilings((headers / "host_config.h").read_text())
-    assert ceilings == (INDEX_KIT.newest_gcc, INDEX_KIT.newest_clang)
+    # The third is for Windows, where this toolkit is not taken.
+    assert ceilings[:2] == (INDEX_KIT.newest_gcc, INDEX_KIT.newest_clang)
     assert parse_newest_glibc((headers / "math_functions.h").read_text()) == INDEX_KIT.newest_glibc
     assert (compiler.parents[1] / "include" / "cublas_v2.h").is_file() == INDEX_KIT.cublas
     assert INDEX_REQUIREMENT.rpartition("==")[2] in str(compiler)

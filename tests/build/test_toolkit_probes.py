@@ -43,15 +43,19 @@ HEADER_11 = """
 @pytest.mark.parametrize(
     ("header", "newest"),
     [
-        (HEADER_13, (16, 22)),
-        (HEADER_11, (11, 14)),
-        ("#if __GNUC__ > 13\n#if (__clang_major__ >= 18)\n", (13, 17)),
-        ("#if __GNUC__ > 8\n#if (__clang_major__ > 9) || (__clang_major__ < 3)\n", (8, 9)),
-        ("#if __GNUC__ > 99999999999\n", (0, 0)),
-        ("#if !defined(__GNUC__)\n", (0, 0)),
+        (HEADER_13, (16, 22, 0)),
+        (HEADER_11, (11, 14, 0)),
+        ("#if __GNUC__ > 13\n#if (__clang_major__ >= 18)\n", (13, 17, 0)),
+        ("#if __GNUC__ > 8\n#if (__clang_major__ > 9) || (__clang_major__ < 3)\n", (8, 9, 0)),
+        ("#if __GNUC__ > 99999999999\n", (0, 0, 0)),
+        ("#if !defined(__GNUC__)\n", (0, 0, 0)),
+        ("#if _MSC_VER < 1910 || _MSC_VER >= 1950\n#if __GNUC__ > 14\n", (14, 0, 1949)),
+        ("#if _MSC_VER < 1910 || _MSC_VER >= 1940\n", (0, 0, 1939)),
+        ("#if _MSC_VER < 1600 || _MSC_VER > 1911\n", (0, 0, 1911)),
+        ("#if _MSC_VER < 1910 || _MSC_VER >= 195000\n", (0, 0, 0)),
     ],
 )
-def test_ceilings_of_the_host_compiler(header: str, newest: tuple[int, int]) -> None:
+def test_ceilings_of_the_host_compiler(header: str, newest: tuple[int, int, int]) -> None:
     assert parse_ceilings(header) == newest
 
 

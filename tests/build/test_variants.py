@@ -151,7 +151,9 @@ def with_gpu(capability: str, supports: str) -> Host:
     return replace(PC, cuda=replace(NVIDIA, supports=supports, devices=(device,)))
 
 
-SOFTWARE = VulkanDevice(name="llvmpipe", type="cpu", api="1.3.289", driver="")
+SOFTWARE = VulkanDevice(
+    name="llvmpipe", type="cpu", api="1.3.289", driver="", storage_16_bit=True, shared_memory=32768
+)
 
 
 @pytest.mark.parametrize(

@@ -1,6 +1,7 @@
 """Asks NVIDIA's driver library (the subject) for its version and its devices.
 
-{"version": 12040, "devices": [{"name", "major", "minor", "integrated", "memory"}], "error": "cuInit: 100"}
+{"version": 12040, "init": 0, "devices": [{"name", "major", "minor", "integrated", "memory"}],
+ "error": "cuInit: 100"}: init is what cuInit returned.
 """
 
 from __future__ import annotations
@@ -54,7 +55,8 @@ def ask(subject: str, found: dict[str, Any]) -> None:
     # Answers without cuInit too: so a driver that cannot start still says which one it is.
     _check(library, "cuDriverGetVersion", library.cuDriverGetVersion(byref(version)))
     found["version"] = version.value
-    _check(library, "cuInit", library.cuInit(c_uint(0)))
+    found["init"] = library.cuInit(c_uint(0))
+    _check(library, "cuInit", found["init"])
     count = c_int()
     _check(library, "cuDeviceGetCount", library.cuDeviceGetCount(byref(count)))
     devices = found["devices"] = []

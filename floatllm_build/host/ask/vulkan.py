@@ -1,7 +1,9 @@
 """Asks a Vulkan loader (the subject) for its devices.
 
-{"devices": [{"name", "type", "api", "driver"}]}: type and api are Vulkan's numbers, driver the driver's own
-words. Layouts and numbers are those of vulkan_core.h.
+{"devices": [{"name", "type", "api", "driver", "shared_memory", "storage_16_bit"}]}: type and api are Vulkan's
+numbers, driver the driver's own words, shared_memory is maxComputeSharedMemorySize in bytes, storage_16_bit
+is storageBuffer16BitAccess (left out if the device cannot be asked). Layouts and numbers are those of
+vulkan_core.h.
 """
 
 from __future__ import annotations
@@ -17,7 +19,8 @@ sys.path.insert(0, os.path.dirname(__file__))  # noqa: PTH120  pathlib would cos
 from _answer import NoAnswerError, answer, load  # type: ignore[import-not-found]
 
 _INCOMPLETE = 5
-_PROPERTIES_2, _DRIVER_PROPERTIES = 1000059001, 1000196000
+_FEATURES_2, _PROPERTIES_2 = 1000059000, 1000059001
+_16_BIT_STORAGE, _DRIVER_PROPERTIES = 1000083000, 1000196000
 _ERRORS = {
     -1: "VK_ERROR_OUT_OF_HOST_MEMORY",
     -3: "VK_ERROR_INITIALIZATION_FAILED",
@@ -54,6 +57,16 @@ class _InstanceCreateInfo(Structure):
     )
 
 
+class _Limits(Structure):
+    # VkPhysicalDeviceLimits with pointers of 64 bits: 504 bytes, aligned to 8 by its last, empty field here.
+    _fields_ = (
+        ("before", c_uint8 * 216),
+        ("shared_memory", c_uint32),
+        ("after", c_uint8 * 284),
+        ("aligned", c_uint64 * 0),
+    )
+
+
 class _Properties(Structure):
     _fields_ = (
         ("api", c_uint32),
@@ -63,8 +76,7 @@ class _Properties(Structure):
         ("kind", c_uint32),
         ("name", c_char * 256),
         ("cache_uuid", c_uint8 * 16),
-        # VkPhysicalDeviceLimits: 504 bytes, a little less where pointers have 32 bits.
-        ("limits", c_uint64 * 63),
+        ("limits", _Limits),
         ("sparse", c_uint32 * 5),
     )
 
@@ -82,6 +94,22 @@ class _DriverProperties(Structure):
 
 class _Properties2(Structure):
     _fields_ = (("type", c_uint32), ("next", c_void_p), ("properties", _Properties))
+
+
+class _Storage16(Structure):
+    _fields_ = (
+        ("type", c_uint32),
+        ("next", c_void_p),
+        ("storage_buffer", c_uint32),
+        ("uniform_and_storage_buffer", c_uint32),
+        ("push_constant", c_uint32),
+        ("input_output", c_uint32),
+    )
+
+
+class _Features2(Structure):
+    # VkPhysicalDeviceFeatures: 55 truth values.
+    _fields_ = (("type", c_uint32), ("next", c_void_p), ("features", c_uint32 * 55))
 
 
 def _check(call: str, code: int) -> None:
@@ -105,16 +133,29 @@ def _instance(library: ctypes.CDLL, api: int) -> c_void_p:
     return instance
 
 
-def _driver(library: ctypes.CDLL, instance: c_void_p, device: c_void_p) -> str:
+def _fill(library: ctypes.CDLL, instance: c_void_p, call: bytes, device: c_void_p, asked: Structure) -> bool:
+    """Has `call` fill the structure and what is chained to it; false if the loader has no such call."""
     library.vkGetInstanceProcAddr.restype = c_void_p
     library.vkGetInstanceProcAddr.argtypes = (c_void_p, c_char_p)
-    address = library.vkGetInstanceProcAddr(instance, b"vkGetPhysicalDeviceProperties2")
+    address = library.vkGetInstanceProcAddr(instance, call)
     if not address:
-        return ""
+        return False
+    ctypes.CFUNCTYPE(None, c_void_p, c_void_p)(address)(device, ctypes.addressof(asked))
+    return True
+
+
+def _driver(library: ctypes.CDLL, instance: c_void_p, device: c_void_p) -> str:
     driver = _DriverProperties(type=_DRIVER_PROPERTIES)
     properties = _Properties2(type=_PROPERTIES_2, next=ctypes.addressof(driver))
-    ctypes.CFUNCTYPE(None, c_void_p, c_void_p)(address)(device, ctypes.addressof(properties))
+    _fill(library, instance, b"vkGetPhysicalDeviceProperties2", device, properties)
     return b" ".join((driver.name, driver.info)).strip().decode(errors="replace")
+
+
+def _storage_16_bit(library: ctypes.CDLL, instance: c_void_p, device: c_void_p) -> dict[str, bool]:
+    storage = _Storage16(type=_16_BIT_STORAGE)
+    features = _Features2(type=_FEATURES_2, next=ctypes.addressof(storage))
+    told = _fill(library, instance, b"vkGetPhysicalDeviceFeatures2", device, features)
+    return {"storage_16_bit": bool(storage.storage_buffer)} if told else {}
 
 
 def ask(subject: str, found: dict[str, Any]) -> None:
@@ -134,14 +175,17 @@ def ask(subject: str, found: dict[str, Any]) -> None:
         device = c_void_p(handle)
         properties = _Properties()
         library.vkGetPhysicalDeviceProperties(device, byref(properties))
-        # Both sides must know the question: it came with 1.1, the driver's name with 1.2.
-        asked = offered >= _version(1, 1) and properties.api >= _version(1, 2)
+        # Both sides must know a question: 16-bit storage came with 1.1, and the driver's name with 1.2.
+        chains = min(offered, properties.api) >= _version(1, 1)
+        named = chains and properties.api >= _version(1, 2)
         answers.append(
             {
                 "name": properties.name.decode(errors="replace"),
                 "type": properties.kind,
                 "api": properties.api,
-                "driver": _driver(library, instance, device) if asked else "",
+                "driver": _driver(library, instance, device) if named else "",
+                "shared_memory": properties.limits.shared_memory,
+                **(_storage_16_bit(library, instance, device) if chains else {}),
             }
         )
 

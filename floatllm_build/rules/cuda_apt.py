@@ -1,0 +1,45 @@
+"""Debian's and Ubuntu's own CUDA toolkit, the package nvidia-cuda-toolkit: often too old."""
+
+from __future__ import annotations
+
+from floatllm_build.rules.machine import glibc
+from floatllm_build.rules.systems import debian_of, ubuntu_of
+from floatllm_build.tables.cuda import (
+    OLDEST_TOOLKIT,
+    VECTORS_SINCE_CUDA,
+    VECTORS_SINCE_GLIBC,
+    architectures_of,
+    failure_of,
+)
+from floatllm_build.tables.gpu_packages import DEBIAN, UBUNTU, Packages
+from floatllm_build.values import Host, OsFacts
+
+APT = "sudo apt install nvidia-cuda-toolkit"
+
+
+def packages_of(os_facts: OsFacts) -> Packages | None:
+    """Those of the release that this system is or is made from; None for others and for unknown ones."""
+    return UBUNTU.get(ubuntu_of(os_facts)) or DEBIAN.get(debian_of(os_facts))
+
+
+def apt_will_do(host: Host, capabilities: tuple[str, ...]) -> bool:
+    """Whether the package compiles ggml on this system, and for at least one of the capabilities.
+
+    False for systems whose package is not known.
+    """
+    own = packages_of(host.os)
+    if own is None:
+        return False
+    version = own.cuda
+    if version < OLDEST_TOOLKIT or failure_of(version, "gcc", own.gcc):
+        return False
+    if host.cpu.arch == "arm64" and glibc(host) >= VECTORS_SINCE_GLIBC and version < VECTORS_SINCE_CUDA:
+        return False
+    known = architectures_of(version)
+    return not capabilities or any(_runs(name, known) for name in capabilities)
+
+
+def _runs(capability: str, known: tuple[str, ...]) -> bool:
+    """Code for the capability, or for an older one of its major version, runs on such a GPU."""
+    older = (name for name in known if name[:-1] == capability[:-1] and name <= capability)
+    return any(older)
