@@ -17,7 +17,15 @@ from hypothesis import settings
 from needs import for_quick_alone, left_to_ci, mark, never_quick, order
 from packaged import packaged_model
 from sharing import keep_bytecode, kept_folder, once, session_folder
-from tool_environment import ROOT, Environment, fresh_environment, make_venv, skip_or_fail
+from tool_environment import (
+    ROOT,
+    Environment,
+    copied_environment,
+    fresh_environment,
+    make_venv,
+    portable_variables,
+    skip_or_fail,
+)
 
 # These machines are shared: how long a case takes says nothing.
 settings.register_profile("untimed", deadline=None)
@@ -117,14 +125,21 @@ def engine_env(tool_env: Environment, tmp_path_factory: pytest.TempPathFactory) 
 
 
 @pytest.fixture(scope="session")
+def packing_env(tool_env: Environment, tmp_path_factory: pytest.TempPathFactory) -> Environment:
+    """Another copy of the tool, of which no test changes the sources. Give it a cache of its own."""
+    return copied_environment(tool_env, tmp_path_factory.mktemp("packing") / "venv")
+
+
+@pytest.fixture(scope="session")
 def portable_wheel(
-    tool_env: Environment, request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+    packing_env: Environment, request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
 ) -> Path:
     """The portable wheel of the engine (preset wheel-cpu), as `floatllm-build wheel --portable` leaves it.
 
     Repaired to the tag that auditwheel finds, and proven. Its file lies in a folder of its own, which holds
     nothing else. Its objects are kept in pytest's cache, because its fourteen variants of the CPU's kernels
-    take seven minutes of two CPUs: another session compiles what has changed since.
+    take minutes of two CPUs: another session compiles what has changed since. For the same reason they are
+    optimised less than those that are published; wheels.yml makes and proves those.
     """
     need_a_compiler()
     kept = kept_folder(request.config, "portable")
@@ -133,7 +148,7 @@ def portable_wheel(
     def make(folder: Path) -> None:
         shutil.rmtree(out, ignore_errors=True)
         arguments = ("wheel", "--portable", "--backend", "cpu", "--out", out)
-        done = tool_env.tool(*arguments, FLOATLLM_CACHE_DIR=str(kept / "tool"))
+        done = packing_env.tool(*arguments, **portable_variables(kept))
         sys.stdout.write(done.stderr)
         assert done.returncode == 0, done.stderr
         assert done.stdout == f"{next(out.iterdir())}\n"

@@ -22,14 +22,20 @@ _OF_FIXTURES = {
     "engine_env": ("build", "network"),
     "engine": ("build",),
     "portable_wheel": ("build", "network", "ci"),
-    "vulkan_engine": ("build", "network", "ci"),
+    "for_vulkan": ("build", "programs", "ci"),
     "smollm": ("network",),
     "gemma": ("network",),
     "group": ("group", "compiler"),
     "phone": ("programs", "network", "slow"),
 }
-# All that works in the tool's environment, and in its cache, one after another.
-_TOOLS = {"tool_env", "engine_env"}
+# Fixture -> the tests that have it are run one after another, for they change what they share. The first counts,
+# and is begun first.
+_GROUPS = {
+    "portable_wheel": "portable",
+    "packing_env": "packing",
+    "place": "place",
+    "tool_env": "the tool",
+}
 _QUICK = "quick"
 # A file of which every test needs the engine, or a compiler, need not be read for the quick set.
 _NEVER_QUICK = re.compile(
@@ -66,11 +72,14 @@ def mark(item: pytest.Item) -> None:
     if not needs and not never_quick(item.path):
         item.add_marker(_QUICK)
     if not item.get_closest_marker("xdist_group"):
-        in_tool = fixtures & _TOOLS and item.path.parent.name == "build"
-        item.add_marker(pytest.mark.xdist_group("the tool" if in_tool else item.path.stem))
+        shared = [group for fixture, group in _GROUPS.items() if fixture in fixtures]
+        # The engine's tests run what is installed, and change nothing.
+        alone = item.path.parent.name == "native" and shared[:1] == ["the tool"]
+        item.add_marker(pytest.mark.xdist_group(item.path.stem if alone or not shared else shared[0]))
 
 
 def order(item: pytest.Item) -> int:
-    """What takes longest first: what is done in the tool's environment, one after another."""
+    """What takes longest first: whole builds."""
     group = item.get_closest_marker("xdist_group")
-    return 0 if group and group.args == ("the tool",) else 1
+    groups = [*_GROUPS.values()]
+    return groups.index(group.args[0]) if group and group.args[0] in groups else len(groups)

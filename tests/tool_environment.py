@@ -78,6 +78,39 @@ def make_venv(folder: Path) -> Path:
     return folder / "bin" / "python"
 
 
+def copied_environment(original: Environment, folder: Path) -> Environment:
+    """Another environment with the tool: its sources can be changed while the other one's are used."""
+    python = make_venv(folder)
+    (site,) = original.prefix.glob("lib/python*/site-packages")
+    copy = folder / site.relative_to(original.prefix)
+    shutil.copytree(site, copy, dirs_exist_ok=True)
+    program = python.parent / "floatllm-build"
+    words = (original.python.parent / program.name).read_text()
+    program.write_text(words.replace(str(original.prefix), str(folder)))
+    program.chmod(0o755)
+    return Environment(python, original.env, original.cache)
+
+
+def light_compilers(folder: Path) -> dict[str, str]:
+    """CC and CXX that optimise less, for engines of which it is looked at what they compute, not how fast.
+
+    They take two thirds of the time. Their names are part of a build's key, so the folder had better stay.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    found = {}
+    for variable, name in (("CC", "cc"), ("CXX", "c++")):
+        program = folder / name
+        program.write_text(f'#!/bin/sh\nexec {os.environ.get(variable) or shutil.which(name)} "$@" -O1\n')
+        program.chmod(0o755)
+        found[variable] = str(program)
+    return found
+
+
+def portable_variables(kept: Path) -> dict[str, str]:
+    """The environment in which the portable wheel was made, and its objects are found again."""
+    return {"FLOATLLM_CACHE_DIR": str(kept / "tool"), **light_compilers(kept / "compilers")}
+
+
 def fresh_environment(folder: Path) -> dict[str, str]:
     """Ours with an empty home and empty caches; only pip's own index settings come along."""
     dropped = ("VIRTUAL_ENV", "CONDA_PREFIX", "PYTHONPATH", "PYTHONHOME", "CMAKE_ARGS", "GGML_DIR")

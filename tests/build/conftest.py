@@ -2,22 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 import pytest
 from running import Place, make_place
-from tool_environment import Environment
+from sharing import kept_folder
+from tool_environment import Environment, copied_environment
+from toolchains import quick_glslc, vulkan_sdk
 
 
 @pytest.fixture(scope="session")
-def place(tool_env: Environment, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Place]:
+def place(tool_env: Environment, tmp_path_factory: pytest.TempPathFactory) -> Place:
     """An engine with a cache of its own, to be killed, interrupted and starved; each test leaves it whole.
 
-    Afterwards the tool's sources are as they were.
+    The tool is a copy too, because its sources are changed.
     """
-    place = make_place(tool_env, tmp_path_factory.mktemp("place"))
+    folder = tmp_path_factory.mktemp("place")
+    place = make_place(copied_environment(tool_env, folder / "tool"), folder)
     place.change("0")
     done = place.install()
     assert done.returncode == 0, done.stderr
-    yield place
-    place.change_back()
+    return place
+
+
+@pytest.fixture(scope="session")
+def for_vulkan(request: pytest.FixtureRequest) -> dict[str, str]:
+    """The environment in which an engine with Vulkan can be compiled; each shader is, once."""
+    sdk = vulkan_sdk()
+    return {**sdk, **quick_glslc(kept_folder(request.config, "shaders"))}

@@ -231,11 +231,6 @@ class Place:
             text = path.read_text().partition(f"\n{comment} round")[0]
             path.write_text(f"{text}\n{comment} round {mark}\n")
 
-    def change_back(self) -> None:
-        for name, comment in _CHANGED:
-            path = self.env.data / "native" / name
-            path.write_text(path.read_text().partition(f"\n{comment} round")[0])
-
     def heavy_objects(self) -> list[Path]:
         return list(self.cache.glob("build/*/out/**/ggml-cpu/**/*.o"))
 

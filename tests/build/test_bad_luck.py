@@ -22,7 +22,7 @@ from typing import ClassVar
 
 import pytest
 from running import Place, make_place, quick_compilers, working_in
-from tool_environment import Environment, skip_or_fail
+from tool_environment import skip_or_fail
 
 from floatllm_build.files import in_the_future
 
@@ -285,11 +285,11 @@ def test_a_target_that_is_read_only(place: Place) -> None:
     install_works(place)
 
 
-def test_a_target_whose_disk_is_full(place: Place, tool_env: Environment, tmp_path: Path) -> None:
+def test_a_target_whose_disk_is_full(place: Place, tmp_path: Path) -> None:
     """The former engine is there, and the new one does not fit beside it."""
     folder = tmp_path / "small"
     with mounted(folder, "-t", "tmpfs", "-o", "size=64m"):
-        small = make_place(tool_env, folder)
+        small = make_place(place.env, folder)
         small.variables.update({**place.variables, "PIP_NO_COMPILE": "1"})
         install_works(small)
         former = small.engine()

@@ -80,10 +80,10 @@ def resident(pid: int) -> int:
     return 0
 
 
-def test_low_mem_in_256_mib(tool_env: Environment, tmp_path: Path, group: Group) -> None:
+def test_low_mem_in_256_mib(packing_env: Environment, tmp_path: Path, group: Group) -> None:
     group.limit(256)
     trace = tmp_path / "trace.json"
-    done = install(tool_env, tmp_path, group, "--low-mem", "--trace", str(trace))
+    done = install(packing_env, tmp_path, group, "--low-mem", "--trace", str(trace))
     assert done.status == 0, done.said
     assert group.kills == 0
     assert 0 < done.tool_bytes <= TOOL_BYTES
@@ -100,9 +100,9 @@ def test_low_mem_in_256_mib(tool_env: Environment, tmp_path: Path, group: Group)
     assert any(event["ph"] == "C" for event in events)
 
 
-def test_the_default_in_480_mib(tool_env: Environment, tmp_path: Path, group: Group) -> None:
+def test_the_default_in_480_mib(packing_env: Environment, tmp_path: Path, group: Group) -> None:
     """`cmake --build -j2` of the same is killed there: benchmarks/build.py, limited."""
     group.limit(480)
-    done = install(tool_env, tmp_path, group, "--preset", "cpu")
+    done = install(packing_env, tmp_path, group, "--preset", "cpu")
     assert done.status == 0, done.said
     assert group.kills == 0

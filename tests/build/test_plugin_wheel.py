@@ -12,8 +12,7 @@ from email import message_from_bytes
 from pathlib import Path
 
 import pytest
-from tool_environment import Environment, make_venv, skip_or_fail
-from toolchains import vulkan_sdk
+from tool_environment import Environment, make_venv, portable_variables, skip_or_fail
 
 from floatllm_build.wheel_file import parse_record, record_hash
 
@@ -25,13 +24,15 @@ pytestmark = [
 
 
 @pytest.fixture(scope="module")
-def made(portable_wheel: Path, tool_env: Environment) -> tuple[list[Path], str]:
+def made(
+    portable_wheel: Path, packing_env: Environment, for_vulkan: dict[str, str]
+) -> tuple[list[Path], str]:
     """Both wheels, and what the tool said. Three minutes of two CPUs: the engine's own wheel is there."""
     kept = portable_wheel.parents[1]
     out = kept / "plugin"
     shutil.rmtree(out, ignore_errors=True)
-    where = {"FLOATLLM_CACHE_DIR": str(kept / "tool"), **vulkan_sdk()}
-    done = tool_env.tool("wheel", "--portable", "--backend", "vulkan", "--out", out, **where)
+    where = {**portable_variables(kept), **for_vulkan}
+    done = packing_env.tool("wheel", "--portable", "--backend", "vulkan", "--out", out, **where)
     assert done.returncode == 0, done.stderr
     wheels = [Path(line) for line in done.stdout.splitlines()]
     assert sorted(wheels) == sorted(out.iterdir())
@@ -98,14 +99,14 @@ def python(made: tuple[list[Path], str], tmp_path_factory: pytest.TempPathFactor
     return fresh
 
 
-def test_the_engine_computes_on_its_device(python: Path, tool_env: Environment, smollm: Path) -> None:
+def test_the_engine_computes_on_its_device(python: Path, packing_env: Environment, smollm: Path) -> None:
     if not list(Path("/usr/share/vulkan/icd.d").glob("lvp_icd*.json")):
         skip_or_fail("no software Vulkan device (Debian: apt install mesa-vulkan-drivers)")
-    said = devices(python, dict(tool_env.env))
+    said = devices(python, dict(packing_env.env))
     assert {"CPU", "Vulkan0"} == {device["name"] for device in said["devices"]}
     assert [(one["name"], one["loaded"]) for one in said["plugins"]] == [("floatllm-vulkan", True)]
     command = [python, "-m", "floatllm", "run", smollm, "-p", "The capital of France is", "-n", "4"]
-    env = {**tool_env.env, "GGML_VK_VISIBLE_DEVICES": "0"}
+    env = {**packing_env.env, "GGML_VK_VISIBLE_DEVICES": "0"}
     done = subprocess.run(
         [*command, "--ctx", "64", "--device", "Vulkan0"], env=env, capture_output=True, text=True, check=False
     )
@@ -114,13 +115,13 @@ def test_the_engine_computes_on_its_device(python: Path, tool_env: Environment, 
     assert done.stderr.rstrip().endswith("| Vulkan0")
 
 
-def test_without_the_vulkan_loader_it_says_what_is_missing(python: Path, tool_env: Environment) -> None:
+def test_without_the_vulkan_loader_it_says_what_is_missing(python: Path, packing_env: Environment) -> None:
     listed = subprocess.run(["/sbin/ldconfig", "-p"], capture_output=True, text=True, check=False).stdout
     found = re.findall(r"libvulkan\.so\.1 .*=> (\S+)", listed)
     if not shutil.which("bwrap"):
         skip_or_fail("bubblewrap, which hides the loader, is not here (Debian: apt install bubblewrap)")
     hidden = [word for path in found for word in ("--bind", "/dev/null", str(Path(path).resolve()))]
-    said = devices(python, dict(tool_env.env), "bwrap", "--dev-bind", "/", "/", *hidden)
+    said = devices(python, dict(packing_env.env), "bwrap", "--dev-bind", "/", "/", *hidden)
     assert [device["name"] for device in said["devices"]] == ["CPU"]
     (plugin,) = said["plugins"]
     assert plugin["loaded"] is False
@@ -141,7 +142,7 @@ def as_version(wheel: Path, version: str, folder: Path) -> Path:
 
 
 def test_pip_brings_the_engine_that_belongs_to_it_or_refuses(
-    made: tuple[list[Path], str], tmp_path: Path, tool_env: Environment
+    made: tuple[list[Path], str], tmp_path: Path, packing_env: Environment
 ) -> None:
     (base, plugin), _ = made
     fresh = make_venv(tmp_path / "venv")
@@ -153,10 +154,10 @@ def test_pip_brings_the_engine_that_belongs_to_it_or_refuses(
     assert "floatllm==0.1.0" in refused.stdout + refused.stderr
     # Forced beside an engine of another version it is left alone, and says so.
     assert pip(fresh, "--no-deps", plugin).returncode == 0
-    (told,) = devices(fresh, dict(tool_env.env))["plugins"]
+    (told,) = devices(fresh, dict(packing_env.env))["plugins"]
     assert told["loaded"] is False
     assert "belongs to floatllm 0.1.0, and this is 0.0.9" in str(told["reason"])
     done = pip(fresh, "--find-links", base.parent, "--upgrade", "--force-reinstall", "floatllm[vulkan]")
     assert done.returncode == 0, done.stdout + done.stderr
-    (told,) = devices(fresh, dict(tool_env.env))["plugins"]
+    (told,) = devices(fresh, dict(packing_env.env))["plugins"]
     assert told["loaded"] is True, told

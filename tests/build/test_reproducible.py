@@ -116,9 +116,9 @@ def test_a_fixed_time_does_not_cost_the_cpus_instructions(first: Path, engine_en
 
 
 def test_no_folder_of_this_machine_is_in_the_portable_wheel(
-    portable_wheel: Path, tool_env: Environment
+    portable_wheel: Path, packing_env: Environment
 ) -> None:
     # The objects that it was made of are in a folder beside its own.
-    folders = (portable_wheel.parents[1], tool_env.prefix, tool_env.env["HOME"], ROOT)
+    folders = (portable_wheel.parents[1], packing_env.prefix, packing_env.env["HOME"], ROOT)
     assert telling(portable_wheel, folders) == {}
     assert "floatllm/libfloatllm.so" in telling(portable_wheel, ("floatllm_",))

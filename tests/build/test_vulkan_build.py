@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 from tool_environment import Environment, make_venv, skip_or_fail
-from toolchains import VULKAN_HEADERS, header_version, vulkan_sdk, vulkan_tools
+from toolchains import VULKAN_HEADERS, header_version, vulkan_tools
 
 pytestmark = [pytest.mark.ci, pytest.mark.build]
 
@@ -56,11 +56,16 @@ class Vulkan:
 
 
 @pytest.fixture(scope="module")
-def vulkan(tool_env: Environment, software_device: None, tmp_path_factory: pytest.TempPathFactory) -> Vulkan:
+def vulkan(
+    tool_env: Environment,
+    software_device: None,
+    for_vulkan: dict[str, str],
+    tmp_path_factory: pytest.TempPathFactory,
+) -> Vulkan:
     """Takes three minutes to compile on two CPUs, and two to prove: the driver compiles each kernel too."""
     del software_device
     python = make_venv(tmp_path_factory.mktemp("vulkan") / "venv")
-    done = tool_env.tool("install", "--backend", "vulkan", "--python", python, **vulkan_sdk())
+    done = tool_env.tool("install", "--backend", "vulkan", "--python", python, **for_vulkan)
     # It fails where the proof does not run on this device.
     assert done.returncode == 0, done.stderr
     return Vulkan(python, done.stderr, tool_env)

@@ -20,7 +20,9 @@ def native_wheel(engine_env: Environment) -> Path:
     return next((engine_env.cache / "wheels").glob("*/floatllm-*.whl"))
 
 
-@pytest.fixture(params=["native", "portable"])
+@pytest.fixture(
+    params=["native", pytest.param("portable", marks=[pytest.mark.ci, pytest.mark.xdist_group("portable")])]
+)
 def wheel(request: pytest.FixtureRequest) -> zipfile.ZipFile:
     return zipfile.ZipFile(request.getfixturevalue(f"{request.param}_wheel"))
 

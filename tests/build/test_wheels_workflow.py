@@ -11,8 +11,7 @@ from pathlib import Path
 import pytest
 import workflow
 from test_matrix import BY_ID, bash
-from tool_environment import ROOT, Environment, make_venv
-from toolchains import vulkan_sdk
+from tool_environment import ROOT, Environment, make_venv, portable_variables
 
 from floatllm_build.wheel_file import read_record
 
@@ -23,11 +22,13 @@ pytestmark = [
 
 
 @pytest.fixture
-def machine(tool_env: Environment, portable_wheel: Path, tmp_path: Path) -> Environment:
+def machine(
+    packing_env: Environment, portable_wheel: Path, for_vulkan: dict[str, str], tmp_path: Path
+) -> Environment:
     """A fresh Python, and the cache that knows the portable wheel's objects already."""
-    cache = portable_wheel.parents[1] / "tool"
-    env = {**tool_env.env, "FLOATLLM_CACHE_DIR": str(cache)}
-    return Environment(make_venv(tmp_path / "venv"), env, cache)
+    kept = portable_wheel.parents[1]
+    env = {**packing_env.env, **for_vulkan, **portable_variables(kept)}
+    return Environment(make_venv(tmp_path / "venv"), env, kept / "tool")
 
 
 def checkout(folder: Path) -> Path:
@@ -63,7 +64,7 @@ def test_the_plugins_step_makes_the_plugin_and_the_proof_takes_both(
     step = workflow.find("Plugin")
     assert step.runs_for(row)
     # What the image lacks is here.
-    env = {**step.env_for(row), **vulkan_sdk(), "PREPARE": ""}
+    env = {**step.env_for(row), "PREPARE": ""}
     folder = checkout(tmp_path)
     done = bash(workflow.inner_script(step), folder, machine, **env)
     assert done.returncode == 0, done.stdout + done.stderr

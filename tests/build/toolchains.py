@@ -158,6 +158,40 @@ def vulkan_sdk() -> dict[str, str]:
     return {"VULKAN_SDK": str(folder)}
 
 
+# A thousand shaders take longer than all the rest, and are the same for each engine with Vulkan.
+_GLSLC = """#!/bin/sh
+# glslc, which compiles a shader once: the same words, the same source, the same includes.
+for word; do
+    case $before in
+        -o) out=$word ;;
+        -MF) depends=$word ;;
+        *) case $word in *.comp) shader=$word ;; -o | -MF) ;; *) words="$words $word" ;; esac ;;
+    esac
+    before=$word
+done
+[ -n "$shader" ] && [ -n "$out" ] && [ "$out" != - ] || exec "{real}" "$@"
+key=$({{ echo "$words ${{shader##*/}}"; cat "$shader" "${{shader%/*}}"/*.glsl; }} | sha256sum | cut -c 1-64)
+if [ -f "{kept}/$key" ]; then
+    cp "{kept}/$key" "$out" || exit
+    [ -z "$depends" ] || echo "$out: $shader" >"$depends"
+else
+    "{real}" "$@" || exit
+    cp "$out" "{kept}/$key.$$" && mv "{kept}/$key.$$" "{kept}/$key"
+fi
+"""
+
+
+def quick_glslc(kept: Path) -> dict[str, str]:
+    """PATH with a glslc that keeps what it compiles in the folder `kept`."""
+    real = shutil.which("glslc")
+    assert real, "vulkan_sdk() asks for it"
+    program = kept / "bin" / "glslc"
+    program.parent.mkdir(exist_ok=True)
+    program.write_text(_GLSLC.format(real=real, kept=kept))
+    program.chmod(0o755)
+    return {"PATH": os.pathsep.join((str(program.parent), os.environ["PATH"]))}
+
+
 def _download_headers(folder: Path) -> None:
     unpack_from(_NEWER_SUITE, folder, _NEWER_PACKAGES)
     # It points to a library that is not here; the distribution's own is the one to link.
