@@ -140,6 +140,7 @@ def test_docker_on_a_mac_reaches_no_gpu_whatever_it_is_started_with() -> None:
     assert "on the Mac itself" in obstacle("vulkan", arm).fix
     assert "--gpus" not in obstacle("cuda", arm).fix
     assert "on the machine itself" in obstacle("hip", host).fix
+    assert "and there:" not in obstacle("vulkan", arm).fix
 
 
 def test_a_jetson_has_a_way_of_its_own() -> None:
