@@ -111,7 +111,7 @@ def low_mem_flags(host: Host, preset: Preset) -> tuple[tuple[str, ...], tuple[Re
 
 
 def downloads(host: Host, *, portable: bool) -> tuple[Download, ...]:
-    """What a fresh machine fetches. If there are no wheels of cmake and ninja for it, they are not among it."""
+    """What a fresh machine fetches; cmake and ninja only if there are wheels of them for it."""
     system = host.os.name if host.os.name in _WHEEL_SIZES else host.os.libc.partition(" ")[0]
     cmake, ninja = _WHEEL_SIZES.get(system, _WHEEL_SIZES["glibc"])
     wanted = [Download(what="ggml", size=_GGML_SIZE)]

@@ -14,7 +14,6 @@ Need = Literal["c++", "cmake", "ninja", "glslc", "vulkan-headers", "spirv-header
 
 _SDK = "KhronosGroup.VulkanSDK"
 _FROM_NVIDIA = "(from NVIDIA's repository)"
-_MINGW = "mingw-w64-ucrt-x86_64-"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -199,18 +198,6 @@ MANAGERS: Mapping[str, Manager] = {
             "vulkan-headers": _SDK,
             "spirv-headers": _SDK,
             "cuda": "Nvidia.CUDA",
-        },
-    ),
-    # MSYS2, in its environment UCRT64.
-    "pacman (MSYS2)": Manager(
-        install="pacman -S {}",
-        names={
-            "c++": f"{_MINGW}gcc",
-            "cmake": f"{_MINGW}cmake",
-            "ninja": f"{_MINGW}ninja",
-            "glslc": f"{_MINGW}shaderc",
-            "vulkan-headers": f"{_MINGW}vulkan-headers {_MINGW}vulkan-loader",
-            "spirv-headers": f"{_MINGW}spirv-headers",
         },
     ),
 }

@@ -10,8 +10,10 @@ from machines import PC
 from recorded_answers import BOARD, CPUS, PHONE, done, machine
 
 from floatllm_build.host.arm import arm_features
-from floatllm_build.host.cpu import parse_cpu_list, parse_cpuinfo, probe_cpu
+from floatllm_build.host.cpu import parse_cpu_list, probe_cpu
+from floatllm_build.host.cpuinfo import parse_cpuinfo, parse_isa
 from floatllm_build.host.findings import Findings
+from floatllm_build.host.power import power_features
 from floatllm_build.values import CpuFacts, OsFacts
 
 
@@ -174,3 +176,139 @@ def test_windows_names_the_processor_in_a_variable() -> None:
     facts = cpu_of(replace(PC.os, name="Windows", machine="AMD64"), environ=environ)
     assert (facts.arch, facts.vendor) == ("x86_64", "GenuineIntel")
     assert facts.name == "Intel64 Family 6 Model 154 Stepping 3"
+
+
+# ---- other processors -------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("isa", "features"),
+    [
+        ("rv64imafdc_zicsr_zfh", {"i", "m", "a", "f", "d", "c", "zicsr", "zfh"}),
+        ("rv64gcv_zvfh", {"g", "i", "m", "a", "f", "d", "c", "v", "zvfh"}),
+        ("rv64imafdcvsu", {"i", "m", "a", "f", "d", "c", "v", "s", "u"}),
+        ("rv64", set()),
+        ("?_", set()),
+    ],
+)
+def test_extensions_of_risc_v(isa: str, features: set[str]) -> None:
+    assert parse_isa(isa) == features
+
+
+@pytest.mark.parametrize(
+    ("text", "has"),
+    [
+        ("mvendorid : 0x5b7\nmarchid : 0x0\n", False),
+        ("mvendorid : 0x5b7\nmarchid : 0x8d143000\nuarch : thead,c920\n", True),
+        ("mvendorid : 0x710\nmarchid : 0x0\n", True),
+        ("uarch : thead,c906\n", False),
+        ("model name : T-HEAD C910\n", False),
+        ("uarch : spacemit,x60\n", True),
+        ("mvendorid : 0x5b7\nmarchid : what\n", True),
+    ],
+)
+def test_vectors_of_a_draft_are_none(text: str, has: bool) -> None:
+    assert ("v" in parse_cpuinfo(f"isa : rv64imafdcv\n{text}", "riscv64").features) == has
+
+
+@pytest.mark.parametrize(
+    ("line", "name"),
+    [
+        ("cpu\t\t: POWER9, altivec supported", "POWER9"),
+        ("cpu\t\t: POWER8E (raw), altivec supported", "POWER8E"),
+        ("cpu\t\t: POWER10 (architected), altivec supported", "POWER10"),
+        ("Model Name\t\t: Loongson-3A5000", "Loongson-3A5000"),
+        ("uarch\t\t: sifive,u74-mc", "sifive,u74-mc"),
+        ("mvendorid\t: 0x489\nmarchid\t\t: 0x7", "0x489 0x7"),
+        ("machine\t\t: 8561", "8561"),
+    ],
+)
+def test_names_of_other_processors(line: str, name: str) -> None:
+    assert parse_cpuinfo(f"{line}\n").name == name
+
+
+def test_features_of_power() -> None:
+    assert power_features(0x10000080, 0x80820000) == ("altivec", "arch_2_07", "arch_3_00", "mma", "vsx")
+    assert power_features(0, 0) == ()
+
+
+def test_two_generations_of_power_have_two_build_keys() -> None:
+    nine, ten = (
+        cpu_of(
+            replace(PC.os, machine="ppc64le"),
+            files={"/proc/cpuinfo": f"cpu\t\t: POWER{generation}, altivec supported\n"},
+            native={"hwcaps": {"hwcap": 0x10000080, "hwcap2": caps}, "cpu_count": 8},
+        )
+        for generation, caps in ((9, 0x00800000), (10, 0x00860000))
+    )
+    assert (nine.name, ten.name) == ("POWER9", "POWER10")
+    assert nine.features != ten.features
+
+
+ARM = "CPU implementer\t: 0x41\nCPU part\t: 0xd0b\nFeatures\t: fp asimd\n"
+
+
+@pytest.mark.parametrize(
+    ("machine_name", "text", "emulator", "below"),
+    [
+        ("x86_64", X86, "", ""),
+        ("aarch64", ARM, "", ""),
+        ("armv7l", ARM, "", ""),
+        ("x86_64", ARM, "QEMU", "arm64"),
+        ("aarch64", X86, "QEMU", "x86_64"),
+        ("riscv64", X86, "QEMU", "x86_64"),
+        (
+            "x86_64",
+            "vendor_id : VirtualApple\nmodel name : VirtualApple @ 2.50GHz\nflags : sse\n",
+            "Rosetta",
+            "arm64",
+        ),
+        ("x86_64", "model name : Box64 on Cortex-A76 @2400 MHz\nflags : sse\n", "box64", "arm64"),
+        ("x86_64", "model name : Box64 on Loongson-3A6000\nflags : sse\n", "box64", "loongarch64"),
+        ("x86_64", "model name : FEX-2503 Cortex-X4\nflags : sse\n", "FEX", "arm64"),
+        ("x86_64", "model name : Neoverse-N1\nflags : sse\n", "an emulator", "arm64"),
+        ("x86_64", "model name : QEMU Virtual CPU version 2.5+\nflags : sse\n", "", ""),
+        ("e2k", X86, "", ""),
+        ("x86_64", "", "", ""),
+    ],
+)
+def test_emulated_programs(machine_name: str, text: str, emulator: str, below: str) -> None:
+    found = parse_cpuinfo(text, machine_name)
+    assert (found.emulator, found.emulated_on) == (emulator, below)
+
+
+@pytest.mark.parametrize(
+    ("identifier", "machine_name", "platform", "emulator"),
+    [
+        ("ARMv8 (64-bit) Family 8 Model 1 Revision 201, Qualcomm", "AMD64", "win-amd64", "Windows"),
+        ("ARMv8 (64-bit) Family 8 Model 1 Revision 201, Qualcomm", "ARM64", "win-amd64", "Windows"),
+        ("ARMv8 (64-bit) Family 8 Model 1 Revision 201, Qualcomm", "ARM64", "win-arm64", ""),
+        ("Intel64 Family 6 Model 154 Stepping 3, GenuineIntel", "AMD64", "win-amd64", ""),
+    ],
+)
+def test_emulated_on_windows(identifier: str, machine_name: str, platform: str, emulator: str) -> None:
+    facts = cpu_of(
+        replace(PC.os, name="Windows", machine=machine_name),
+        environ={"PROCESSOR_IDENTIFIER": identifier},
+        native={"identity": {"platform": platform, "machine": machine_name}},
+    )
+    assert facts.emulator == emulator
+
+
+@pytest.mark.parametrize(
+    ("machine_name", "text", "bits"),
+    [
+        ("armv7l", "CPU implementer : 0x41\nCPU architecture: 7\nCPU part : 0xd03\n", 64),
+        ("armv7l", "CPU implementer : 0x41\nCPU architecture: 7\nCPU part : 0xc07\n", 32),
+        ("armv7l", "CPU implementer : 0x41\nCPU architecture: 8\nCPU part : 0xfff\n", 64),
+        # A Cortex-A32 is of the eighth architecture and has 32 bits.
+        ("armv7l", "CPU implementer : 0x41\nCPU architecture: 7\nCPU part : 0xd01\n", 32),
+        ("i686", "flags : fpu lm sse2\n", 64),
+        ("i686", "flags : fpu sse2\n", 32),
+        ("armv7l", "", 0),
+        ("x86_64", "", 64),
+    ],
+)
+def test_bits_of_the_processor_whatever_the_system_has(machine_name: str, text: str, bits: int) -> None:
+    facts = cpu_of(replace(PC.os, machine=machine_name, bits=32), files={"/proc/cpuinfo": text})
+    assert facts.bits == bits
