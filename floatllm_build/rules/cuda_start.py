@@ -47,6 +47,8 @@ def _listed_only(host: Host) -> Obstacle:
         reason = f"nvidia-smi lists {names}, and no library of the driver (libcuda) starts for programs"
         fix = "install the rest of the driver, of nvidia-smi's very version (Debian: libcuda1, Ubuntu: "
         fix += "libnvidia-compute, Fedora: xorg-x11-drv-nvidia-cuda-libs)"
+    if host.os.wsl or host.os.name == "Windows":
+        fix = ANY_ERROR.windows
     if host.os.container:
         fix = f"{hand_through(host, 'nvidia')}; its NVIDIA_DRIVER_CAPABILITIES must hold compute"
     return Obstacle(reason=reason, fix=fix)

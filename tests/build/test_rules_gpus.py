@@ -88,6 +88,7 @@ def test_gpus_that_nvidia_smi_alone_lists_are_no_gpus_for_programs() -> None:
     no = obstacle("cuda", machines.pc(cuda=LISTED))
     assert "no library of the driver (libcuda) starts" in no.reason
     assert "libnvidia-compute" in no.fix
+    assert "in Windows" in obstacle("cuda", machines.pc(cuda=LISTED, os=on(wsl=2).os)).fix
     inside = obstacle("cuda", machines.pc(cuda=LISTED, os=on("docker").os))
     assert "NVIDIA_DRIVER_CAPABILITIES" in inside.fix
 
@@ -217,6 +218,7 @@ def test_one_that_is_named_and_does_not_answer_is_no_reason_to_take_another() ->
         ("19.40.33811", "12.1", 0, False),
         ("19.38.33130", "11.4", 0, False),
         ("19.29.30154", "11.4", 0, True),
+        ("19.50.35719", "13.0", 0, False),
         ("19.50.35719", "13.4", 0, True),
         ("19.50.35719", "13.2", 1959, True),
     ],
