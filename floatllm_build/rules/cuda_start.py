@@ -7,7 +7,7 @@ from floatllm_build.rules.fit import Obstacle, join
 from floatllm_build.tables.cuda_errors import ANY_ERROR, INIT_ERRORS, SMI_ERRORS, Meaning
 from floatllm_build.values import Host
 
-_NO_DEVICE = 100
+_NO_DEVICE, _COMPAT = 100, 804
 
 
 def no_start(host: Host) -> Obstacle | None:
@@ -16,6 +16,8 @@ def no_start(host: Host) -> Obstacle | None:
     code = cuda.init_error
     if code and code != _NO_DEVICE:
         meaning = INIT_ERRORS.get(code, ANY_ERROR)
+        if cuda.library and code != _COMPAT:
+            return _wrong_library(host, code)
         name = f" ({meaning.name})" if meaning.name else ""
         return Obstacle(reason=f"cuInit returns {code}{name}: {meaning.what}", fix=_fix(host, meaning))
     if meant := SMI_ERRORS.get(cuda.smi_error):
@@ -24,6 +26,17 @@ def no_start(host: Host) -> Obstacle | None:
     if cuda.devices and not cuda.library:
         return _listed_only(host)
     return None
+
+
+def _wrong_library(host: Host, code: int) -> Obstacle:
+    """Measured on an H200: 803 from the compat library of a container's toolkit, 34 from a stub, while the
+    driver's own library works.
+    """
+    return Obstacle(
+        reason=f"{host.cuda.library} has the GPUs, and programs load another libcuda first, in which cuInit "
+        f"returns {code} ({INIT_ERRORS.get(code, ANY_ERROR).name})",
+        fix="take a toolkit's folders `compat` and `stubs` out of LD_LIBRARY_PATH",
+    )
 
 
 def _fix(host: Host, meaning: Meaning) -> str:

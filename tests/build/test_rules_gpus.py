@@ -62,6 +62,17 @@ def test_a_driver_that_does_not_start_is_not_taken_for_none(
     assert not fit("cuda", host, named=True, portable=True, without_device=True).proven
 
 
+@pytest.mark.parametrize("code", [34, 803])
+def test_a_driver_that_works_behind_a_library_that_does_not_needs_no_reboot(code: int) -> None:
+    no = obstacle("cuda", machines.pc(cuda=replace(NVIDIA, init_error=code)))
+    assert NVIDIA.library in no.reason
+    assert str(code) in no.reason
+    assert "LD_LIBRARY_PATH" in no.fix
+    assert "reboot" not in no.fix
+    compat = obstacle("cuda", machines.pc(cuda=replace(NVIDIA, init_error=804)))
+    assert "cuda-compat" in compat.fix
+
+
 def test_every_error_says_what_it_means_and_what_to_do() -> None:
     for code, meaning in {**INIT_ERRORS, **SMI_ERRORS}.items():
         assert meaning.what, code
