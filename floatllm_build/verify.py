@@ -125,7 +125,7 @@ class _Unproven(Exception):  # noqa: N818  becomes NotProvenError
     """Why, with the last lines; `log` is all that the self-test said."""
 
     def __init__(self, reason: str, lines: list[str]) -> None:
-        super().__init__(reason + "." + "".join(f"\n  {line}" for line in lines[-5:]))
+        super().__init__(reason.rstrip(". ") + "." + "".join(f"\n  {line}" for line in lines[-5:]))
         self.log = "".join(f"{line}\n" for line in lines).encode()
 
 

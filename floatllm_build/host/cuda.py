@@ -131,7 +131,7 @@ def _ask_libraries(
 
 def parse_init(found: dict[str, Any]) -> int:
     """What cuInit returned, by a child's answer; records before `init` have it in the child's error alone."""
-    told = re.match(r"cuInit: (\d{1,5})\b", text(found.get("error")), re.ASCII)
+    told = re.match(r"(?:cuInit|cuDriverGetVersion): (\d{1,5})\b", text(found.get("error")), re.ASCII)
     return whole(found.get("init"), most=99_999) or (int(told[1]) if told else 0)
 
 

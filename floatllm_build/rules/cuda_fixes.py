@@ -7,6 +7,7 @@ from floatllm_build.rules.cuda_apt import APT, apt_will_do
 from floatllm_build.rules.cuda_index import INSTALL, index_will_do
 from floatllm_build.rules.machine import TO_WSL_2, glibc
 from floatllm_build.rules.packages import as_root, chain, install_command, manager, pip_command
+from floatllm_build.rules.systems import ubuntu_of
 from floatllm_build.values import CudaToolkit, Host
 from floatllm_build.versions import version_tuple
 
@@ -75,7 +76,7 @@ def _at_least(major: int) -> str:
 
 
 def _driver_command(host: Host) -> str:
-    if "ubuntu" in host.os.version.lower():
+    if any(ubuntu_of(host.os)):
         return "sudo ubuntu-drivers install"
     known = {
         "apt": "sudo apt install nvidia-driver",

@@ -7,7 +7,7 @@ from floatllm_build.rules.fit import Obstacle, join
 from floatllm_build.tables.cuda_errors import ANY_ERROR, INIT_ERRORS, SMI_ERRORS, Meaning
 from floatllm_build.values import Host
 
-_NO_DEVICE = 100
+_NO_DEVICE, _COMPAT = 100, 804
 
 
 def no_start(host: Host) -> Obstacle | None:
@@ -16,6 +16,8 @@ def no_start(host: Host) -> Obstacle | None:
     code = cuda.init_error
     if code and code != _NO_DEVICE:
         meaning = INIT_ERRORS.get(code, ANY_ERROR)
+        if cuda.library and code != _COMPAT:
+            return _wrong_library(host, code)
         name = f" ({meaning.name})" if meaning.name else ""
         return Obstacle(reason=f"cuInit returns {code}{name}: {meaning.what}", fix=_fix(host, meaning))
     if meant := SMI_ERRORS.get(cuda.smi_error):
@@ -24,6 +26,17 @@ def no_start(host: Host) -> Obstacle | None:
     if cuda.devices and not cuda.library:
         return _listed_only(host)
     return None
+
+
+def _wrong_library(host: Host, code: int) -> Obstacle:
+    """Measured on an H200: 803 from the compat library of a container's toolkit, 34 from a stub, while the
+    driver's own library works.
+    """
+    return Obstacle(
+        reason=f"{host.cuda.library} has the GPUs, and programs load another libcuda first, in which cuInit "
+        f"returns {code} ({INIT_ERRORS.get(code, ANY_ERROR).name})",
+        fix="take a toolkit's folders `compat` and `stubs` out of LD_LIBRARY_PATH",
+    )
 
 
 def _fix(host: Host, meaning: Meaning) -> str:
@@ -47,6 +60,8 @@ def _listed_only(host: Host) -> Obstacle:
         reason = f"nvidia-smi lists {names}, and no library of the driver (libcuda) starts for programs"
         fix = "install the rest of the driver, of nvidia-smi's very version (Debian: libcuda1, Ubuntu: "
         fix += "libnvidia-compute, Fedora: xorg-x11-drv-nvidia-cuda-libs)"
+    if host.os.wsl or host.os.name == "Windows":
+        fix = ANY_ERROR.windows
     if host.os.container:
         fix = f"{hand_through(host, 'nvidia')}; its NVIDIA_DRIVER_CAPABILITIES must hold compute"
     return Obstacle(reason=reason, fix=fix)

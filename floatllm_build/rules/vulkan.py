@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from pathlib import PurePosixPath
 
-from floatllm_build.rules.containers import hand_through
+from floatllm_build.rules.containers import hand_through, reaches_none
 from floatllm_build.rules.fit import Fit, Obstacle, Terms, join, waive
 from floatllm_build.rules.machine import TO_WSL_2, WSL_1
 from floatllm_build.rules.metal import is_virtual
@@ -109,8 +109,9 @@ def _device(host: Host, terms: Terms, reasons: list[Reason]) -> VulkanDevice | O
 def _only_software(host: Host, software: VulkanDevice) -> Obstacle:
     reason = f"only a software device answered ({software.name}), slower than the CPU backend"
     if host.vulkan.closed:
-        reason += f"; {host.vulkan.closed}, a GPU's, may not be opened by this user: {_device_fix(host)}"
-    elif host.os.wsl:
+        reason += f": {host.vulkan.closed}, a GPU's file, may not be opened by this user"
+        return Obstacle(reason=reason, fix=_device_fix(host))
+    if host.os.wsl:
         reason += f"; for the GPU: {_device_fix(host)}"
     return Obstacle(
         reason=f"{reason}; it is taken where it is named",
@@ -145,6 +146,8 @@ def _device_fix(host: Host) -> str:
         return _WSL
     if host.vulkan.closed:
         return _may_not_open(host)
+    if host.os.container and reaches_none(host):
+        return hand_through(host, "other")
     if host.os.container:
         return f"{hand_through(host, 'other')}, and there: {install_command(host.os, 'vulkan')}"
     return install_command(host.os, "vulkan")

@@ -48,3 +48,5 @@ ALSO_CALLED = {
     **dict.fromkeys(("lxd", "incus", "lxc-libvirt"), "lxc"),
     "singularity": "apptainer",
 }
+# Of these the texts above say so.
+OUT_OF_REACH = {"proot", "flatpak"}

@@ -49,7 +49,7 @@ _FAILURES = (
 )
 # Newest _MSC_VER of toolkits before a version (microsoft/vcpkg#18958, #36145, NVIDIA's installation guide for
 # Windows): Visual Studio 2019 at first, 2022 up to 17.9, then all of 2022.
-_NEWEST_MSVC = (((11, 6), 1929), ((12, 4), 1939), ((13, 0), 1949))
+_NEWEST_MSVC = (((11, 6), 1929), ((12, 4), 1939), ((13, 1), 1949))
 
 
 def architectures_of(version: tuple[int, ...]) -> tuple[str, ...]:

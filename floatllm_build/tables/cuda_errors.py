@@ -108,7 +108,7 @@ ANY_ERROR = Meaning(
     what="the driver does not start",
     here="see what `nvidia-smi` and `sudo dmesg` say of it, and reboot",
     contained=f"see what `nvidia-smi` says {_ON_THE_MACHINE}, and start the container again",
-    windows="restart Windows",
+    windows="install NVIDIA's newest driver in Windows and restart it (under WSL, `wsl --shutdown` there)",
 )
 # Exit status of nvidia-smi (its manual; nvml.h for 18), asked if no library offers a device. 9, a driver that
 # is not loaded, is not among them: there may as well be no GPU.

@@ -39,7 +39,11 @@ LIBCUDA = r"""
 #include <string.h>
 #include <unistd.h>
 #ifndef EMPTY
+#ifdef STUB
+int cuDriverGetVersion(int *version) { return 34; }
+#else
 int cuDriverGetVersion(int *version) { *version = 12040; return 0; }
+#endif
 int cuGetErrorName(int code, const char **name) {
     if (code != 100) return 1;
     *name = "CUDA_ERROR_NO_DEVICE";
@@ -204,7 +208,9 @@ def test_a_driver_without_a_device_is_no_gpu_but_says_its_version(make: Make) ->
     assert (facts.library, facts.devices, facts.supports) == ("", (), "12.4")
 
 
-@pytest.mark.parametrize(("fault", "code"), [("NO_DEVICE", 100), ("ODD_ERROR", 46), ("NOT_REBOOTED", 803)])
+@pytest.mark.parametrize(
+    ("fault", "code"), [("NO_DEVICE", 100), ("ODD_ERROR", 46), ("NOT_REBOOTED", 803), ("STUB", 34)]
+)
 def test_what_cuinit_returned_is_kept(make: Make, fault: str, code: int) -> None:
     findings = Findings()
     facts = probe_cuda(Machine(globs={GLOB: (make(fault),)}), PC.os, findings)

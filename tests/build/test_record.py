@@ -330,6 +330,25 @@ def test_refusals_are_recorded_as_they_were() -> None:
         assert caught.value.filename == "/secret"
 
 
+def test_how_a_file_opens_is_recorded_and_a_record_may_leave_it_unsaid(tmp_path: Path) -> None:
+    here, gone, below = tmp_path / "here", tmp_path / "gone", tmp_path / "here" / "below"
+    here.write_text("not read")
+    fifo = tmp_path / "fifo"
+    os.mkfifo(fifo)  # opening one to read waits for somebody who writes
+    recorder = Recorder(LiveSystem())
+    said = {path: recorder.opens(str(path)) for path in (here, gone, below, fifo)}
+    assert said == {here: "", gone: "ENOENT", below: "ENOTDIR", fifo: ""}
+    assert "not read" not in recorder.text()
+    again = Replay(json.loads(recorder.text()))
+    assert {path: again.opens(str(path)) for path in said} == said
+    assert again.opens("/never/asked") is None
+    second = Recorder(again)
+    assert [second.opens(str(here)), second.opens("/never/asked")] == ["", None]
+    assert json.loads(second.text())["files"] == {str(here): {"text": ""}}
+    by_hand = Replay({"globs": {"/dev/a": [], "/dev/b": ["/dev/b"]}, "files": {"/dev/c": {"errno": "EODD"}}})
+    assert [by_hand.opens(f"/dev/{name}") for name in "abc"] == ["ENOENT", "", "EIO"]
+
+
 def test_a_record_has_the_same_bytes_however_the_threads_took_turns() -> None:
     files = {f"/f{n}": f"id {n}\n" for n in range(40)}
     environ = {f"V{n}": f"{{home-{n}}}" for n in range(40)}

@@ -124,7 +124,9 @@ def test_a_gpu_that_this_user_may_not_open() -> None:
     assert "/dev/dri/renderD128" in no.reason
     assert "usermod -aG render,video" in no.fix
     assert "--group-add" in obstacle("vulkan", replace(host, os=on("docker").os)).fix
-    assert "usermod" in obstacle("vulkan", with_vulkan(LLVMPIPE, closed="/dev/dri/renderD128")).reason
+    software = obstacle("vulkan", with_vulkan(LLVMPIPE, closed="/dev/dri/renderD128"))
+    assert "only a software device answered" in software.reason
+    assert software.fix == no.fix
 
 
 # ---- HIP ----------------------------------------------------------------------------------------------

@@ -62,6 +62,17 @@ def test_a_driver_that_does_not_start_is_not_taken_for_none(
     assert not fit("cuda", host, named=True, portable=True, without_device=True).proven
 
 
+@pytest.mark.parametrize("code", [34, 803])
+def test_a_driver_that_works_behind_a_library_that_does_not_needs_no_reboot(code: int) -> None:
+    no = obstacle("cuda", machines.pc(cuda=replace(NVIDIA, init_error=code)))
+    assert NVIDIA.library in no.reason
+    assert str(code) in no.reason
+    assert "LD_LIBRARY_PATH" in no.fix
+    assert "reboot" not in no.fix
+    compat = obstacle("cuda", machines.pc(cuda=replace(NVIDIA, init_error=804)))
+    assert "cuda-compat" in compat.fix
+
+
 def test_every_error_says_what_it_means_and_what_to_do() -> None:
     for code, meaning in {**INIT_ERRORS, **SMI_ERRORS}.items():
         assert meaning.what, code
@@ -88,6 +99,7 @@ def test_gpus_that_nvidia_smi_alone_lists_are_no_gpus_for_programs() -> None:
     no = obstacle("cuda", machines.pc(cuda=LISTED))
     assert "no library of the driver (libcuda) starts" in no.reason
     assert "libnvidia-compute" in no.fix
+    assert "in Windows" in obstacle("cuda", machines.pc(cuda=LISTED, os=on(wsl=2).os)).fix
     inside = obstacle("cuda", machines.pc(cuda=LISTED, os=on("docker").os))
     assert "NVIDIA_DRIVER_CAPABILITIES" in inside.fix
 
@@ -140,6 +152,7 @@ def test_docker_on_a_mac_reaches_no_gpu_whatever_it_is_started_with() -> None:
     assert "on the Mac itself" in obstacle("vulkan", arm).fix
     assert "--gpus" not in obstacle("cuda", arm).fix
     assert "on the machine itself" in obstacle("hip", host).fix
+    assert "and there:" not in obstacle("vulkan", arm).fix
 
 
 def test_a_jetson_has_a_way_of_its_own() -> None:
@@ -216,6 +229,7 @@ def test_one_that_is_named_and_does_not_answer_is_no_reason_to_take_another() ->
         ("19.40.33811", "12.1", 0, False),
         ("19.38.33130", "11.4", 0, False),
         ("19.29.30154", "11.4", 0, True),
+        ("19.50.35719", "13.0", 0, False),
         ("19.50.35719", "13.4", 0, True),
         ("19.50.35719", "13.2", 1959, True),
     ],

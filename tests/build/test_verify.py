@@ -91,6 +91,15 @@ def test_what_the_device_said_is_passed_on_and_nothing_is_kept(tmp_path: Path) -
     assert [path.name for path in (tmp_path / "c" / "proofs").iterdir()] == ["last.log"]
 
 
+@pytest.mark.parametrize("reason", ["The device has no memory", "The device has no memory."])
+def test_a_reason_ends_with_one_full_stop(tmp_path: Path, reason: str) -> None:
+    said = {"ok": False, "device": "CPU", "reason": reason}
+    wheel = reporting_wheel(tmp_path, f"json.dump({said!r}, open(report, 'w'))\nsys.exit(5)\n")
+    with pytest.raises(NotProvenError, match=r"no memory\.\s") as caught:
+        prove_wheel(wheel, sys.executable, "CPU", tmp_path / "c", lambda _: None)
+    assert ".." not in str(caught.value).partition("\n")[0]
+
+
 def test_the_proof_sees_the_gpu_that_this_shell_hides(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

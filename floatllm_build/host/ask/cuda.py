@@ -1,7 +1,8 @@
 """Asks NVIDIA's driver library (the subject) for its version and its devices.
 
 {"version": 12040, "init": 0, "devices": [{"name", "major", "minor", "integrated", "memory"}],
- "error": "cuInit: 100"}: init is what cuInit returned.
+ "error": "cuInit: 100"}: init is what cuInit returned, or cuDriverGetVersion if that failed already, as in
+the stub that toolkits have for linking.
 """
 
 from __future__ import annotations
@@ -53,7 +54,8 @@ def ask(subject: str, found: dict[str, Any]) -> None:
     library = load(subject)
     version = c_int()
     # Answers without cuInit too: so a driver that cannot start still says which one it is.
-    _check(library, "cuDriverGetVersion", library.cuDriverGetVersion(byref(version)))
+    found["init"] = library.cuDriverGetVersion(byref(version))
+    _check(library, "cuDriverGetVersion", found["init"])
     found["version"] = version.value
     found["init"] = library.cuInit(c_uint(0))
     _check(library, "cuInit", found["init"])
