@@ -173,7 +173,7 @@ def _switch(settings: Mapping[str, str], name: str) -> bool:
 
 
 _OPTION = re.compile(
-    rf"(?<!cmake )--(?P<name>{'|'.join(NAMES)})\b"
+    rf"(?<!cmake )--(?P<name>{'|'.join(NAMES)})(?![\w-])"
     rf"(?: (?P<value>{'|'.join(BACKENDS)}|wheel-[a-z0-9]+|gfx[0-9a-f]+|[0-9]+|[A-Z]+|ggml-source)(?![\w]))?"
 )
 

@@ -15,7 +15,14 @@ from floatllm_build.cli import app
 from floatllm_build.errors import UsageFaultError
 from floatllm_build.presets import load_presets
 from floatllm_build.select import make_plan
-from floatllm_build.settings import NAMES, path_of, request_of, settings_for_pip, variable
+from floatllm_build.settings import (
+    NAMES,
+    in_pips_words,
+    path_of,
+    request_of,
+    settings_for_pip,
+    variable,
+)
 from floatllm_build.system import Replay
 from floatllm_build.values import Request
 
@@ -113,3 +120,25 @@ def test_a_request_through_pip_makes_the_plan_of_the_command_line() -> None:
     presets = load_presets(ROOT)
     plan = make_plan(PC, asked({"floatllm.preset": "cpu-low-mem"}), presets)
     assert plan == make_plan(PC, Request(preset="cpu-low-mem"), presets)
+
+
+@pytest.mark.parametrize(
+    ("said", "to_pips_user"),
+    [
+        ("Try another backend with --backend.", "Try another backend with -C floatllm.backend."),
+        ("Leave out --low-mem or --preset.", "Leave out -C floatllm.low-mem=on or -C floatllm.preset."),
+        ("or: floatllm-build install --backend cpu", "or: pip install -C floatllm.backend=cpu"),
+        ("floatllm-build install --jobs 1, or", "pip install -C floatllm.jobs=1, or"),
+        ("--memory is 64M, and no", "-C floatllm.memory is 64M, and no"),
+        ("install --architectures gfx1030", "install -C floatllm.architectures=gfx1030"),
+        ("then add --ggml-dir ggml-source.", "then add -C floatllm.ggml-dir=$PWD/ggml-source."),
+        ("give --ggml-dir FOLDER here", "give -C floatllm.ggml-dir=FOLDER here"),
+        ("--preset wheel-cpu", "-C floatllm.preset=wheel-cpu"),
+        # Other programs' options, and other commands.
+        ("cmake --preset cpu -S native", "cmake --preset cpu -S native"),
+        ("docker run --device /dev/kfd --memory-swap 1", "docker run --device /dev/kfd --memory-swap 1"),
+        ("run `floatllm-build fetch`", "run `floatllm-build fetch`"),
+    ],
+)
+def test_a_message_names_the_options_of_the_way_in(said: str, to_pips_user: str) -> None:
+    assert in_pips_words(said) == to_pips_user
