@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import io
 import json
 import os
 import shlex
 import sys
-from contextlib import suppress
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -18,6 +16,7 @@ from floatllm_build.errors import FloatllmBuildError, MissingError, UsageFaultEr
 from floatllm_build.files import ordinary, write_whole
 from floatllm_build.interrupts import INTERRUPTED, mind_interrupts
 from floatllm_build.settings import make_request, trace_file
+from floatllm_build.streams import READER_LEFT, Streams, reader_left
 from floatllm_build.symbols import Door, Symbols
 from floatllm_build.system import LiveSystem, Recorder, Replay, System
 from floatllm_build.values import SCHEMA_VERSION, Backend, Request, to_json
@@ -348,24 +347,37 @@ def _options(
 
 def main() -> None:
     """The console script: errors become a message and their exit code."""
-    # Whoever closed them does not want to read.
-    sys.stdout, sys.stderr = sys.stdout or io.StringIO(), sys.stderr or io.StringIO()
+    streams = Streams()
     mind_interrupts()
+    status = _run()
+    lost = streams.close()
+    if lost and reader_left(lost):
+        status = READER_LEFT
+    elif lost and not status:
+        status = _show_refused(lost)
+    sys.exit(status)
+
+
+def _run() -> int:
     try:
         app()
     except FloatllmBuildError as error:
         from floatllm_build import render  # noqa: PLC0415
 
         render.show_error(str(error))
-        sys.exit(error.exit_code)
+        return error.exit_code
     except OSError as error:
-        from floatllm_build import render  # noqa: PLC0415
-
-        render.show_error(str(refused(error)))
-        sys.exit(MissingError.exit_code)
+        return _show_refused(error)
     except SystemExit as leaving:
-        # So typer ends on Ctrl-C, without a word.
+        # So typer ends; on Ctrl-C without a word.
         if leaving.code == INTERRUPTED:
-            with suppress(OSError):  # the terminal may be gone
-                sys.stderr.write("floatllm-build: interrupted. Run it again to go on where it stopped.\n")
-        raise
+            sys.stderr.write("floatllm-build: interrupted. Run it again to go on where it stopped.\n")
+        return leaving.code if isinstance(leaving.code, int) else int(leaving.code is not None)
+    return 0
+
+
+def _show_refused(error: OSError) -> int:
+    from floatllm_build import render  # noqa: PLC0415
+
+    render.show_error(str(refused(error)))
+    return MissingError.exit_code
