@@ -65,10 +65,11 @@ def prove_wheel(
         except _Unproven as error:
             log = home / "last.log"
             write_whole(log, error.log)
+            other = "" if device == "CPU" else " Try another backend with --backend."
             raise NotProvenError(
                 f"The engine was built, but it is not proven: {error}\n"
-                "Nothing was installed; what was installed before is untouched. Try another backend with "
-                f"--backend.\nEverything the self-test said is in {log}"
+                f"Nothing was installed; what was installed before is untouched.{other}\n"
+                f"Everything the self-test said is in {log}"
             ) from error
 
 

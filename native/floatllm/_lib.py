@@ -28,7 +28,7 @@ from pathlib import Path
 from site import getusersitepackages
 from typing import TYPE_CHECKING, Any
 
-from floatllm import plugin
+from floatllm import loader, plugin
 from floatllm.errors import EngineError, FloatLLMError, MissingError, ModelError, UsageError
 from floatllm.plugin import Plugin
 
@@ -254,7 +254,9 @@ def _loaded() -> tuple[ctypes.CDLL, tuple[Plugin, ...]]:
     try:
         lib = ctypes.CDLL(str(path))
     except OSError as error:
-        msg = f"The engine's library could not be loaded ({error}): rebuild it with `floatllm-build install`."
+        said = loader.explained(str(error))
+        again = " Install it again with `floatllm-build install`." if said == str(error) else ""
+        msg = f"The engine's library could not be loaded: {said}.{again}"
         raise MissingError(msg) from error
     _declare(lib, path)
     folder = os.fsencode(path.parent)
@@ -271,7 +273,7 @@ def _load_plugin(lib: ctypes.CDLL, found: plugin.Found, engine: Path) -> Plugin:
         try:
             call(lib, "floatllm_load_backend", backend, len(backend))
         except MissingError as error:
-            reason = plugin.explained(str(error))
+            reason = loader.explained(str(error))
     if reason:
         note = f"{found.name} {found.version} is installed and not loaded: {reason}".encode()
         lib.floatllm_note_backend(note, len(note))
