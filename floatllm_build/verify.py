@@ -72,15 +72,15 @@ def prove_wheel(
         except _Unproven as error:
             log = home / "last.log"
             write_whole(log, error.log)
-            fix = "Try another backend with --backend."
+            fix = "" if device == "CPU" else " Try another backend with --backend."
             if _MAY_NOT_RUN.search(str(error)):
                 fix = (
-                    f"Nothing may be run from {cache} (noexec): name a folder on another file system in "
+                    f" Nothing may be run from {cache} (noexec): name a folder on another file system in "
                     "FLOATLLM_CACHE_DIR."
                 )
             raise NotProvenError(
                 f"The engine was built, but it is not proven: {error}\n"
-                f"Nothing was installed; what was installed before is untouched. {fix}\n"
+                f"Nothing was installed; what was installed before is untouched.{fix}\n"
                 f"Everything the self-test said is in {log}",
                 log=str(log),
             ) from error

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import io
 import json
 import os
 import shlex
 import sys
-from contextlib import suppress
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -46,6 +44,7 @@ from floatllm_build.files import ordinary, write_whole
 from floatllm_build.interrupts import INTERRUPTED, mind_interrupts
 from floatllm_build.paths import cache_dir
 from floatllm_build.settings import make_request, trace_file
+from floatllm_build.streams import READER_LEFT, Streams, reader_left
 from floatllm_build.symbols import Door, Symbols
 from floatllm_build.system import LiveSystem, Recorder, Replay, System
 from floatllm_build.troubles import FAULT, REPORT, REPORTED, keep_trouble, trouble_of
@@ -333,23 +332,32 @@ def _options(
 
 def main() -> None:
     """The console script: errors become a message and their exit code."""
-    # Whoever closed them does not want to read.
-    sys.stdout, sys.stderr = sys.stdout or io.StringIO(), sys.stderr or io.StringIO()
+    streams = Streams()
     mind_interrupts()
+    status = _run()
+    lost = streams.close()
+    if lost and reader_left(lost):
+        status = READER_LEFT
+    elif lost and not status:
+        status = _told(lost, MissingError.exit_code, str(refused(lost)))
+    sys.exit(status)
+
+
+def _run() -> int:
     try:
         app()
     except FloatllmBuildError as error:
-        sys.exit(_told(error, error.exit_code, str(error), log=error.log))
+        return _told(error, error.exit_code, str(error), log=error.log)
     except OSError as error:
-        sys.exit(_told(error, MissingError.exit_code, str(refused(error))))
+        return _told(error, MissingError.exit_code, str(refused(error)))
     except SystemExit as leaving:
-        # So typer ends on Ctrl-C, without a word.
+        # So typer ends; on Ctrl-C without a word.
         if leaving.code == INTERRUPTED:
-            with suppress(OSError):  # the terminal may be gone
-                sys.stderr.write("floatllm-build: interrupted. Run it again to go on where it stopped.\n")
-        raise
+            sys.stderr.write("floatllm-build: interrupted. Run it again to go on where it stopped.\n")
+        return leaving.code if isinstance(leaving.code, int) else int(leaving.code is not None)
     except Exception as error:  # noqa: BLE001  a fault of ours is told as well, and not by a traceback
-        sys.exit(_told(error, FAULT, "", traced=True))
+        return _told(error, FAULT, "", traced=True)
+    return 0
 
 
 def _told(error: Exception, status: int, message: str, *, log: str = "", traced: bool = False) -> int:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import ctypes
 import functools
 import os
-import re
 import sys
 import sysconfig
 import threading
@@ -29,7 +28,7 @@ from pathlib import Path
 from site import getusersitepackages
 from typing import TYPE_CHECKING, Any
 
-from floatllm import plugin
+from floatllm import loader, plugin
 from floatllm.errors import EngineError, FloatLLMError, MissingError, ModelError, UsageError
 from floatllm.plugin import Plugin
 
@@ -255,23 +254,14 @@ def _loaded() -> tuple[ctypes.CDLL, tuple[Plugin, ...]]:
     try:
         lib = ctypes.CDLL(str(path))
     except OSError as error:
-        msg = f"The engine's library could not be loaded ({error}): {_how_to_load(str(error))}."
+        said = loader.explained(str(error))
+        again = " Install it again with `floatllm-build install`." if said == str(error) else ""
+        msg = f"The engine's library could not be loaded: {said}.{again}"
         raise MissingError(msg) from error
     _declare(lib, path)
     folder = os.fsencode(path.parent)
     call(lib, "floatllm_load_backends", folder, len(folder))
     return lib, tuple(_load_plugin(lib, found, path.parent) for found in plugin.discover())
-
-
-def _how_to_load(said: str) -> str:
-    """What to do about the loader's words."""
-    # What glibc and musl say of a file system that is mounted noexec.
-    if re.search("failed to map segment|shared (object|library).*: Operation not permitted", said):
-        return (
-            "its folder is on a file system without permission to execute (noexec); install it into an "
-            "environment on another one"
-        )
-    return "rebuild it with `floatllm-build install`"
 
 
 def _load_plugin(lib: ctypes.CDLL, found: plugin.Found, engine: Path) -> Plugin:
@@ -283,7 +273,7 @@ def _load_plugin(lib: ctypes.CDLL, found: plugin.Found, engine: Path) -> Plugin:
         try:
             call(lib, "floatllm_load_backend", backend, len(backend))
         except MissingError as error:
-            reason = plugin.explained(str(error))
+            reason = loader.explained(str(error))
     if reason:
         note = f"{found.name} {found.version} is installed and not loaded: {reason}".encode()
         lib.floatllm_note_backend(note, len(note))

@@ -19,18 +19,6 @@ if TYPE_CHECKING:
 
 GROUP = "floatllm.backends"
 
-_CUDA = "CUDA's run-time libraries are missing: pip install --force-reinstall floatllm-cuda13 brings them"
-# What the system's loader says where a library is missing, and what brings it.
-_DRIVERS = {
-    "libcuda.so": "NVIDIA's driver is not installed",
-    "libcudart.so": _CUDA,
-    "libcublas": _CUDA,
-    "libvulkan.so": "the Vulkan loader is missing: install the GPU's driver and its Vulkan loader "
-    "(Debian: apt install libvulkan1 mesa-vulkan-drivers)",
-    "libamdhip64": "ROCm's run-time libraries are not installed",
-    "libhipblas": "ROCm's run-time libraries are not installed",
-}
-
 
 @dataclass(frozen=True)
 class Plugin:
@@ -111,10 +99,3 @@ def misfit(engine: Mapping[str, Any], plugin: Mapping[str, Any]) -> str:
         if engine.get(key) != plugin.get(key):
             return f"it was built for another {what} than this engine; install both from one source"
     return ""
-
-
-def explained(said: str) -> str:
-    """The system's words on a library that it could not load, with what to do where that is known."""
-    first = said.split(": cannot open shared object", maxsplit=1)[0]
-    advice = next((text for name, text in _DRIVERS.items() if name in first), "")
-    return f"{advice} ({said})" if advice else said

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from floatllm import plugin
+from floatllm import loader, plugin
 from tool_environment import Environment
 
 GGML = {"version": "0.15.3", "commit": "c", "tree_sha256": "t", "pinned": True}
@@ -49,11 +49,11 @@ def test_what_does_not_fit_is_told(engine: dict[str, Any], wanted: dict[str, Any
 
 def test_a_missing_library_is_explained_and_other_words_are_left() -> None:
     said = "libvulkan.so.1: cannot open shared object file: No such file or directory"
-    assert plugin.explained(said).startswith("the Vulkan loader is missing")
-    assert said in plugin.explained(said)
+    assert loader.explained(said).startswith("the Vulkan loader is missing")
+    assert said in loader.explained(said)
     of_plugin = "/usr/lib/libvulkan.so.1/x.so: undefined symbol: foo"
-    assert plugin.explained("bad ELF header") == "bad ELF header"
-    assert of_plugin in plugin.explained(of_plugin)
+    assert loader.explained("bad ELF header") == "bad ELF header"
+    assert of_plugin in loader.explained(of_plugin)
 
 
 def test_a_damaged_package_hides_no_plugin(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
