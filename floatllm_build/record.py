@@ -79,6 +79,10 @@ _KINDS = {
             "rlimit_as": _SIZE_OR_NOTHING,
             "euid": _SIZE_OR_NOTHING,
             "usr_flags": _SIZE_OR_NOTHING,
+            "limits_met": {
+                "type": ["array", "null"],
+                "items": _object({"name": _TEXT, "value": _SIZE}, required=["name", "value"]),
+            },
             "windows_memory": _sizes_or_nothing("total", "available", "commit_limit", "commit_room"),
         },
         description="What the running Python says of itself and its limits.",

@@ -26,6 +26,7 @@ from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
 from floatllm_build.answer import hear
+from floatllm_build.limits import limits_met
 from floatllm_build.record import RECORD_KINDS, RECORD_VERSION, load_record
 from floatllm_build.recording import renumbered, united
 
@@ -160,6 +161,7 @@ def _native(question: str) -> Any:
         "rlimit_as": _address_space_limit,
         "euid": _effective_user,
         "usr_flags": _usr_flags,
+        "limits_met": limits_met,
         "windows_memory": _windows_memory,
     }
     return answers[question]()
