@@ -14,6 +14,12 @@ def main() -> None:
         run()
     except KeyboardInterrupt:
         sys.exit(130)
+    except MemoryError:
+        sys.stderr.write(
+            "floatllm-build: there is too little memory to run in. `ulimit -a` shows the limits of this "
+            "shell, and `ulimit -v unlimited` lifts the one on address space.\n"
+        )
+        sys.exit(3)
 
 
 if __name__ == "__main__":

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import contextlib
 import os
+import selectors
 import signal
 import sys
 import threading
+import time
 from collections.abc import Mapping
 from typing import IO
 
+from floatllm_build.limits import allows_threads, remember_refusal
 from floatllm_build.process import handed_on
 from floatllm_build.start import PIPE, Child, TooLateError, start
 
@@ -31,28 +34,23 @@ def hear(argv: tuple[str, ...], timeout: float, env: Mapping[str, str], longest:
     try:
         child = start(argv, env=env, stdout=PIPE, stderr=PIPE, start_new_session=True, pass_fds=handed_on())
     except (OSError, ValueError) as error:
-        return 127, "", getattr(error, "strerror", None) or str(error)
+        return 127, "", remember_refusal(error)
     _asked.add(child)
     said: list[bytearray] = [bytearray(), bytearray()]
-    readers = [
-        threading.Thread(target=_collect, args=(pipe, into, longest), daemon=True)
-        for pipe, into in zip((child.stdout, child.stderr), said, strict=True)
-    ]
+    readers: list[threading.Thread] = []
+    end = time.monotonic() + timeout
     late = False
     try:
-        for reader in readers:
-            reader.start()
+        readers, unread = _start_readers(child, said, longest)
         if _unwanted:
             _kill(child)
-        child.wait(timeout)
+        _collect_here(unread, longest, end)
+        child.wait(max(0.0, end - time.monotonic()))
     except TooLateError:
         late = True
         _kill(child)
         with contextlib.suppress(TooLateError):
             child.wait(_GRACE)
-    except RuntimeError as error:
-        _kill(child)
-        return 127, "", str(error)  # no thread is to be had
     except BaseException:
         _kill(child)
         raise
@@ -76,6 +74,46 @@ def stop_asking() -> None:
     _unwanted.append(True)
     for child in tuple(_asked):
         _kill(child)
+
+
+_Unread = list[tuple[IO[bytes], bytearray]]
+
+
+def _start_readers(
+    child: Child, said: list[bytearray], longest: int
+) -> tuple[list[threading.Thread], _Unread]:
+    """A thread for each output; and the outputs for which no thread is to be had, as under a tight limit."""
+    readers: list[threading.Thread] = []
+    unread: _Unread = []
+    for pipe, into in zip((child.stdout, child.stderr), said, strict=True):
+        reader = threading.Thread(target=_collect, args=(pipe, into, longest), daemon=True)
+        try:
+            if allows_threads():
+                reader.start()
+                readers.append(reader)
+                continue
+        except RuntimeError as error:
+            remember_refusal(error)
+        if pipe:
+            unread.append((pipe, into))
+    return readers, unread
+
+
+def _collect_here(unread: _Unread, longest: int, end: float) -> None:
+    """Reads in this thread until both outputs end or it is `end`, by time.monotonic()."""
+    if not unread or sys.platform == "win32":
+        return  # a pipe of Windows cannot be waited for like this
+    with selectors.DefaultSelector() as waiting:
+        for pipe, into in unread:
+            waiting.register(pipe, selectors.EVENT_READ, into)
+        while waiting.get_map() and (left := end - time.monotonic()) > 0:
+            for key, _ in waiting.select(left):
+                piece = os.read(key.fd, 65536)
+                if not piece:
+                    waiting.unregister(key.fileobj)
+                key.data.extend(piece[: max(0, longest - len(key.data))])
+    for pipe, _ in unread:
+        pipe.close()
 
 
 def _collect(pipe: IO[bytes], into: bytearray, longest: int) -> None:

@@ -8,6 +8,7 @@ from typing import Literal
 from floatllm_build.errors import MissingError
 from floatllm_build.rules.compilers import compiler_lack
 from floatllm_build.rules.cost import is_recent
+from floatllm_build.rules.limits import limits_fix, limits_named
 from floatllm_build.rules.packages import install_command, manager, new_venv
 from floatllm_build.rules.tool_wheels import why_no_tool_wheel
 from floatllm_build.values import Host, Lack, Note, Target
@@ -58,6 +59,8 @@ def _compilers(host: Host) -> list[Lack]:
         fix = install_command(host.os, "c++")
         if named:
             fix = f"correct or unset {' and '.join(note.source for note in named)}"
+        elif broken and host.limits:
+            fix = limits_fix(host)
         elif broken:
             asked = " and ".join(dict.fromkeys(f"`{note.source}`" for note in broken))
             fix = f"see why {asked} will not answer, or set CC and CXX to compilers that do"
@@ -116,6 +119,8 @@ def _place(host: Host) -> list[Lack]:
     target = host.target
     if target is None:
         why = "the Python that would be installed into does not answer; `detect --why` shows what it said"
+        if host.limits:
+            return [Lack(what=_PLACE, why=f"{why}; {limits_named(host)}, was met", fix=limits_fix(host))]
         return [Lack(what=_PLACE, why=why, fix=_into_a_new_one(windows=host.os.name == "Windows"))]
     lack = _refused(target) or _of_another_platform(host, target)
     return [lack] if lack else []

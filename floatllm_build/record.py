@@ -82,6 +82,10 @@ _KINDS = {
             "disk": _object(
                 dict.fromkeys(("free", "inodes", "held", "noexec", "temp"), _SIZE), ["object", "null"]
             ),
+            "limits_met": {
+                "type": ["array", "null"],
+                "items": _object({"name": _TEXT, "value": _SIZE}, required=["name", "value"]),
+            },
             "windows_memory": _sizes_or_nothing("total", "available", "commit_limit", "commit_room"),
         },
         description="What the running Python says of itself and its limits.",

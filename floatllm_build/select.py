@@ -31,6 +31,7 @@ from floatllm_build.rules.cost import (
 from floatllm_build.rules.cpu import cpu_defines
 from floatllm_build.rules.disk import disk_needed
 from floatllm_build.rules.fit import Fit, Obstacle, Terms, join
+from floatllm_build.rules.limits import address_space_binds
 from floatllm_build.rules.machine import refusal
 from floatllm_build.sizes import show_size
 from floatllm_build.values import BACKENDS, Backend, Host, Plan, Reason, Rejection, Request
@@ -273,6 +274,8 @@ def _choose_preset(
         return presets[low_name]
     if small and low_name in presets:
         what = "to build with" if request.memory else "of memory in all"
+        if not request.memory and address_space_binds(host):
+            what = "of address space, to which RLIMIT_AS (`ulimit -v`) limits this shell,"
         text = f"{show_size(capacity)} {what} is less than {show_size(LOW_MEM_CAPACITY)}"
         reasons.append(Reason(rule="low-mem", text=text))
         return presets[low_name]
@@ -328,7 +331,11 @@ def _tight(
     low = presets.get(_low_name(host, preset.backend))
     less = job_memory(host, low)[0] if low else least
     # Clang takes what it takes, and so does the largest file of Vulkan's shaders.
-    fix = "name more --memory" if request.memory else "close other programs, or add swap"
+    fix = "close other programs, or add swap"
+    if request.memory:
+        fix = "name more --memory"
+    elif address_space_binds(host):
+        fix = "lift the limit RLIMIT_AS on address space (`ulimit -v unlimited`)"
     if low and not preset.portable and less <= rung:
         option = f"--preset {low.name}" if request.preset else "--low-mem"
         fix = f"{option} makes it {show_size(less)}"

@@ -26,6 +26,7 @@ from typing import Any, Protocol, TypeVar
 
 from floatllm_build import disk
 from floatllm_build.answer import hear
+from floatllm_build.limits import limits_met
 from floatllm_build.record import RECORD_KINDS, RECORD_VERSION, load_record
 from floatllm_build.recording import renumbered, united
 from floatllm_build.start import changed, which
@@ -170,6 +171,7 @@ def _native(question: str) -> Any:
         "euid": _effective_user,
         "usr_flags": _usr_flags,
         "disk": disk.look,
+        "limits_met": limits_met,
         "windows_memory": _windows_memory,
     }
     return answers[question]()

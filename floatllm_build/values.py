@@ -353,6 +353,15 @@ class Presence:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Limit:
+    """A limit of the system that programs or threads ran into while this machine was asked."""
+
+    name: str
+    """RLIMIT_AS, RLIMIT_DATA (bytes), RLIMIT_NPROC, pids.max, RLIMIT_NOFILE (pieces)."""
+    value: int
+
+
+@dataclass(frozen=True, kw_only=True)
 class Source:
     """Where a fact comes from. `fact` is its path in the host (`cpu.features`); it covers what lies below."""
 
@@ -375,6 +384,7 @@ class Host:
     metal: MetalFacts
     hip: HipFacts
     others: tuple[Presence, ...]
+    limits: tuple[Limit, ...]
     sources: tuple[Source, ...]
     notes: tuple[Note, ...]
 

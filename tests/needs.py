@@ -28,7 +28,7 @@ _OF_FIXTURES = {
     "group": ("group", "compiler"),
     "phone": ("programs", "network", "slow"),
 }
-# Fixture -> the tests that have it are run one after another, for they change what they share. The first counts,
+# Fixture -> group: its tests run one after another, because they change what they share. The first counts,
 # and is begun first.
 _GROUPS = {
     "portable_wheel": "portable",

@@ -8,6 +8,7 @@ from floatllm_build.host.cuda import probe_cuda
 from floatllm_build.host.disk import probe_disk
 from floatllm_build.host.findings import Findings
 from floatllm_build.host.hip import probe_hip
+from floatllm_build.host.limits import probe_limits
 from floatllm_build.host.memory import probe_memory
 from floatllm_build.host.metal import probe_metal
 from floatllm_build.host.os_facts import probe_os
@@ -55,6 +56,8 @@ def probe_host(system: System, python: str | None = None) -> Host:
         metal=metal(),
         hip=hip(),
         others=others(),
+        # Last: the others run into them.
+        limits=probe_limits(system),
         sources=tuple(source for one in findings for source in one.sources),
         notes=tuple(note for one in findings for note in one.notes),
     )

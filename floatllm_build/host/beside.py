@@ -6,6 +6,8 @@ import threading
 from collections.abc import Callable
 from typing import Any, TypeVar
 
+from floatllm_build.limits import allows_threads, remember_refusal
+
 _T = TypeVar("_T")
 
 
@@ -25,8 +27,12 @@ def beside(question: Callable[..., _T], *subject: Any) -> Callable[[], _T]:
 
     thread = threading.Thread(target=ask, daemon=True)
     try:
-        thread.start()
-    except RuntimeError:
+        if allows_threads():
+            thread.start()
+        else:
+            ask()
+    except RuntimeError as error:
+        remember_refusal(error)
         ask()
 
     def answer() -> _T:

@@ -185,6 +185,7 @@ PC = Host(
     metal=MetalFacts(devices=()),
     hip=NO_HIP,
     others=(),
+    limits=(),
     sources=(),
     notes=(),
 )

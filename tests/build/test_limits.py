@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import json
 import os
+import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -14,10 +16,27 @@ from typing import Any
 import pytest
 from tool_environment import ROOT, skip_or_fail
 
+from floatllm_build.limits import remember_refusal
 from floatllm_build.sizes import GIB, MIB
 
 _GROUPS = Path("/sys/fs/cgroup")
 # Asks the real probes on the real machine, after what the test has it do first.
+_ALL = """
+import json, os, resource, sys
+from floatllm_build.host import probe_host
+from floatllm_build.preflight import find_lacks
+from floatllm_build.system import LiveSystem
+{first}
+resource.setrlimit(getattr(resource, "{limit}"), ({value}, {value}))
+host = probe_host(LiveSystem())
+print(json.dumps({{
+    "met": [[one.name, one.value] for one in host.limits],
+    "fixes": [lack.fix for lack in find_lacks(host)],
+    "cxx": host.toolchain.cxx.kind if host.toolchain.cxx else "",
+    "target": host.target is not None,
+    "binding": min(host.memory.bounds, key=lambda bound: bound.limit).source,
+}}))
+"""
 _CHILD = """
 import dataclasses, json, os, sys
 {first}
@@ -139,3 +158,46 @@ def test_affinity_binds() -> None:
     cpu, _ = probed("os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})")
     assert (cpu["usable"], cpu["logical"]) == (1, os.cpu_count())
     assert {"source": "affinity", "cpus": 1} in cpu["bounds"]
+
+
+# ---- limits of a shell ------------------------------------------------------------------------------
+
+
+def under(limit: str, value: int, first: str = "") -> dict[str, Any]:
+    """What the whole probe finds in a process with that limit, which runs `first` before it."""
+    code = _ALL.format(limit=limit, value=value, first=first)
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, timeout=240, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    found: dict[str, Any] = json.loads(done.stdout)
+    return found
+
+
+@pytest.mark.parametrize("size", [150 * MIB, 200 * MIB, 293 * MIB])
+def test_little_address_space_leaves_no_threads_and_all_answers(size: int) -> None:
+    found = under("RLIMIT_AS", size)
+    assert found["binding"] == "RLIMIT_AS"
+    assert found["target"]
+    if shutil.which("c++"):
+        assert found["cxx"]
+
+
+def test_without_files_to_open_the_limit_is_named() -> None:
+    found = under("RLIMIT_NOFILE", 8)
+    assert found["met"] == [["RLIMIT_NOFILE", 8]]
+    assert "RLIMIT_NOFILE on open files, 8" in found["fixes"][0]
+
+
+def test_without_processes_the_limit_is_named() -> None:
+    if os.geteuid() != 0:
+        skip_or_fail("only root can become a user who has no process yet")
+    # To root the limit means nothing.
+    found = under("RLIMIT_NPROC", 1, "os.setgid(65533); os.setuid(65533)")
+    assert found["met"] == [["RLIMIT_NPROC", 1]]
+    assert "RLIMIT_NPROC on processes and threads of one user, 1" in found["fixes"][0]
+
+
+def test_what_refuses_for_another_reason_names_no_limit() -> None:
+    for error in (FileNotFoundError(errno.ENOENT, "No such file"), ValueError("No such file")):
+        assert remember_refusal(error) == "No such file"

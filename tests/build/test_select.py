@@ -13,6 +13,7 @@ from machines import GOOD_VULKAN, NVIDIA, PC, ROCM
 from floatllm_build.errors import MissingError, UsageFaultError
 from floatllm_build.presets import load_presets
 from floatllm_build.rules.cost import memory_rung
+from floatllm_build.rules.machine import refusal
 from floatllm_build.select import make_plan, make_plans
 from floatllm_build.sizes import GIB, MIB
 from floatllm_build.values import Host, Note, Plan, Program, Request
@@ -104,7 +105,7 @@ def test_an_explicit_cpu_is_the_cpu_whatever_else_is_there() -> None:
     [
         ({"bits": 32, "machine": "armv8l", "name": "Android"}, "arm64-v8a build"),
         ({"bits": 32, "machine": "aarch64"}, "Use a 64-bit Python: install the 64-bit"),
-        ({"bits": 32, "machine": "armv7l"}, "64-bit processor and system"),
+        ({"bits": 32, "machine": "armv7l"}, "64-bit edition of this system"),
         ({"bits": 32, "machine": "AMD64", "name": "Windows"}, "winget install Python"),
         ({"name": "Darwin", "rosetta": True}, "Use a Python for arm64"),
     ],
@@ -112,6 +113,45 @@ def test_an_explicit_cpu_is_the_cpu_whatever_else_is_there() -> None:
 def test_some_machines_are_refused_with_advice(os_facts: dict[str, Any], advice: str) -> None:
     with pytest.raises(MissingError, match=advice):
         plan(machines.pc(os=replace(PC.os, **os_facts)))
+
+
+def test_a_32_bit_processor_is_refused_and_a_64_bit_one_gets_the_other_edition() -> None:
+    board = replace(PC.os, bits=32, machine="armv7l")
+    for bits, advice in (
+        (32, "a machine with a 64-bit processor"),
+        (0, "a machine"),
+        (64, "64-bit edition of this"),
+    ):
+        with pytest.raises(MissingError, match=advice):
+            plan(machines.pc(os=board, cpu=replace(PC.cpu, bits=bits)))
+
+
+@pytest.mark.parametrize(
+    ("os_facts", "big"),
+    [
+        ({"machine": "s390x", "byte_order": ""}, True),
+        ({"machine": "ppc64", "byte_order": ""}, True),
+        ({"machine": "ppc64le", "byte_order": ""}, False),
+        ({"machine": "mips64", "byte_order": "big"}, True),
+        ({"machine": "aarch64_be", "byte_order": ""}, True),
+        ({"machine": "sparc64", "byte_order": "big", "name": "OpenBSD"}, True),
+        ({"machine": "ppc64", "byte_order": "little"}, False),
+    ],
+)
+def test_a_big_endian_machine_is_refused(os_facts: dict[str, Any], big: bool) -> None:
+    said = refusal(machines.pc(os=replace(PC.os, **os_facts)))
+    assert ("big-endian" in said) == big
+
+
+def test_an_emulated_machine_is_refused_but_for_portable_wheels() -> None:
+    cpu = replace(PC.cpu, emulator="QEMU", emulated_on="arm64")
+    host = machines.pc(os=replace(PC.os, container="docker"), cpu=cpu)
+    with pytest.raises(MissingError, match="--platform linux/arm64"):
+        plan(host)
+    assert plan(host, portable=True).portable
+    assert plan(host, preset="wheel-cpu").portable
+    with pytest.raises(MissingError, match="Use a Python for arm64"):
+        plan(machines.pc(cpu=cpu))
 
 
 @pytest.mark.parametrize(
