@@ -28,11 +28,7 @@ def cache_lock(cache: Path, tell: Listener, *, cleaning: bool = False) -> Iterat
     alone.
     """
     if home := borrowed_home():
-        tell(
-            Hint(
-                f"The usual cache lies in {home}, which belongs to another user: root works in {cache} instead."
-            )
-        )
+        tell(Hint(f"The cache would lie in {home}, which is another user's: root works in {cache} instead."))
     try:
         check_cache(cache, cleaning=cleaning)
         file = _open(cache / "lock")
