@@ -31,7 +31,7 @@ def cache_lock(cache: Path, tell: Listener, *, cleaning: bool = False) -> Iterat
     alone.
     """
     if home := borrowed_home():
-        tell(Hint(f"HOME is {home}, which belongs to another user: root works in {cache} instead."))
+        tell(Hint(f"The cache would lie in {home}, which is another user's: root works in {cache} instead."))
     try:
         check_cache(cache, cleaning=cleaning)
         file = _open(cache / "lock")
@@ -50,7 +50,9 @@ def _open(path: Path) -> IO[bytes]:
     """Raises OSError; for a pipe or a link, too, which would stop us or lead elsewhere."""
     if path.is_symlink() or (path.exists() and not path.is_file()):
         raise OSError(errno.EINVAL, f"{path} is not an ordinary file")
-    return path.open("a+b")
+    # In a folder that others can add to, one may come between.
+    handle = os.open(path, os.O_RDWR | os.O_CREAT | getattr(os, "O_NOFOLLOW", 0), 0o600)
+    return os.fdopen(handle, "r+b")
 
 
 @contextmanager

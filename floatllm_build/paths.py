@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import sys
 from pathlib import Path
@@ -35,22 +36,29 @@ def cache_dir() -> Path:
     chosen = os.environ.get("FLOATLLM_CACHE_DIR")
     if chosen:
         return Path(chosen).absolute()
-    usual = Path(platformdirs.user_cache_dir("floatllm"))
-    return _own_cache_of_root() if borrowed_home() else usual
+    return _own_cache_of_root() if borrowed_home() else _usual_cache()
 
 
 def borrowed_home() -> str:
-    """The home of another user that root was given, where the cache would lie in it; else empty."""
+    """A folder of another user in which root's cache would lie, since HOME leads there; else empty."""
     if sys.platform == "win32" or os.geteuid() != 0 or os.environ.get("FLOATLLM_CACHE_DIR"):
         return ""
-    usual = Path(platformdirs.user_cache_dir("floatllm"))
-    home = Path.home()
-    if not usual.is_relative_to(home) or _own_cache_of_root().is_relative_to(home):
-        return ""
-    try:
-        return "" if home.stat().st_uid == 0 else str(home)
-    except OSError:
-        return ""  # it will be made, and is root's then
+    foreign = _foreign_above(_usual_cache())
+    # In some containers the root folder itself is another's, and no cache is better than the other.
+    return "" if _foreign_above(_own_cache_of_root()) else foreign
+
+
+def _usual_cache() -> Path:
+    return Path(platformdirs.user_cache_dir("floatllm"))
+
+
+def _foreign_above(cache: Path) -> str:
+    """The first folder above it that is not root's."""
+    for folder in reversed(cache.parents):
+        with contextlib.suppress(OSError):  # one that is not there yet will be root's
+            if folder.stat().st_uid != 0:
+                return str(folder)
+    return ""
 
 
 def _own_cache_of_root() -> Path:

@@ -6,7 +6,7 @@ others, because our folders are made for their owner alone (0700).
 
 Nothing of this is asked on Windows, where a user's folders are closed to other users. A file system without
 owners or modes of its own (vfat, a phone's shared storage, some network drives) is known by what it says of a
-folder that was made a moment ago.
+file that was made a moment ago.
 """
 
 from __future__ import annotations
@@ -92,11 +92,12 @@ def me_in(folder: Path) -> Me | None:
     try:
         if not judge(status_of(folder), plain)[0]:
             return plain
-        with tempfile.TemporaryDirectory(dir=folder, prefix=".owner-") as made:
-            status = status_of(Path(made))
+        # By its handle: whoever owns the folder could put another file in its place.
+        with tempfile.TemporaryFile(dir=folder, prefix=".owner-") as made:
+            status = os.fstat(made.fileno())
     except OSError:
         return plain
-    return Me(user=status.owner, own_group=plain.own_group, modes=not status.mode & _WRITABLE)
+    return Me(user=status.st_uid, own_group=plain.own_group, modes=not status.st_mode & _WRITABLE)
 
 
 def check_cache(home: Path, *, cleaning: bool = False) -> None:

@@ -43,7 +43,7 @@ COMPILERS = (
         "compiler-test",
         (Sign("is not able to compile a simple test program"),),
         "the compiler could not compile a small test program with the flags that it gets",
-        f"see what it says; where it is not whole, {_COMPILER}",
+        f"read what it says; if it is broken, {_COMPILER}",
     ),
     Remedy(
         "compiler-crash",

@@ -224,7 +224,9 @@ def test_a_full_disk_at_every_step(place: Place, tmp_path: Path) -> None:
     with mounted(cache, "-t", "tmpfs", "-o", "size=1m"):
         (cache / "tools").symlink_to(place.cache / "tools")
         place.change("full")
-        # In the download and in unpacking.
+        # In the download and in unpacking; an empty cache would be looked at before.
+        (cache / "costs").mkdir()
+        (cache / "costs" / "old.json").write_text("{}")
         for size in (MIB, ggml // 2):
             remount(cache, f"size={size}")
             done = place.install(FLOATLLM_CACHE_DIR=str(cache))

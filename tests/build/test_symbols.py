@@ -347,7 +347,7 @@ def test_a_host_does_not_depend_on_who_looks() -> None:
     """But for what a machine says anew each time."""
     other = Theirs(home="/data/w", user="werner", uuids=(OTHER_UUID, UUID))
     hosts = [look(theirs)[0] for theirs in (Theirs(), other)]
-    first, second = (replace(host, memory=PC.memory) for host in hosts)
+    first, second = (replace(host, memory=PC.memory, disk=PC.disk) for host in hosts)
     assert first == second
 
 

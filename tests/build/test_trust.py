@@ -256,6 +256,9 @@ def test_root_does_not_work_in_the_home_of_another(tmp_path: Path, monkeypatch: 
     with cache_lock(paths.cache_dir(), told.append):
         assert list(home.iterdir()) == []
     assert [event for event in told if isinstance(event, Hint) and str(home) in event.text]
+    monkeypatch.setenv("XDG_CACHE_HOME", str(home / "caches"))
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert paths.cache_dir() == own
     # Whoever names a folder means it.
     monkeypatch.setenv("FLOATLLM_CACHE_DIR", str(home / "mine"))
     assert paths.cache_dir() == home / "mine"
