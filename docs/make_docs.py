@@ -72,8 +72,6 @@ def settings(application: typer.Typer) -> tuple[list[Setting], set[str]]:
                 without.add(option.opts[0])
                 continue
             meaning = (getattr(option, "help", None) or "").rstrip(".")
-            if choices := getattr(option.type, "choices", ()):
-                meaning += f" ({', '.join(map(str, choices))})"
             row = Setting(variable, option.opts[0], meaning, [])
             found.setdefault(variable, row).commands.append(name)
     return list(found.values()), without

@@ -5,6 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 from typing import ClassVar
 
+FAULT = 1
+"""The exit status of a fault of this tool itself."""
+
 
 class FloatllmBuildError(Exception):
     """Base of all errors that end the tool with a message instead of a traceback."""

@@ -89,6 +89,7 @@ _VARIABLES = (
 # Of these it is told that they are set, and nothing more: they hold addresses, often with a password.
 _ADDRESSES = re.compile(r"PROXY|INDEX|URL|HOST|FIND_LINKS|CERT|KEYRING|HEADER", re.IGNORECASE)
 _PLAIN_SWITCHES = {"PIP_NO_INDEX", "UV_NO_INDEX", "CUDAHOSTCXX"}
+_INSTALLERS = ("PIP_", "UV_")
 _NOT_SHOWN = "set, and not shown here"
 
 
@@ -117,9 +118,22 @@ def environment(variables: Mapping[str, str], scrub: Scrubber) -> dict[str, str]
 
 
 def _is_hidden(name: str, value: str) -> bool:
-    if names_a_secret(name) or "://" in value:
+    if names_a_secret(name) or ("://" in value and name.upper().startswith(_INSTALLERS)):
         return True
     return name.upper() not in _PLAIN_SWITCHES and bool(_ADDRESSES.search(name))
+
+
+def pip_settings(listed: str, scrub: Scrubber) -> dict[str, str]:
+    """What `pip config list` says (`global.timeout='60'`), with the values that variables would show."""
+    pairs = [line.partition("=") for line in listed.splitlines() if "=" in line]
+    return {
+        name: _NOT_SHOWN if _is_hidden(_variable(name), value) else scrub.text(value.strip("'"))
+        for name, _, value in pairs
+    }
+
+
+def _variable(name: str) -> str:
+    return f"PIP_{name.rpartition('.')[2].replace('-', '_').upper()}"
 
 
 def libraries() -> dict[str, str]:

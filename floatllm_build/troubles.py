@@ -19,12 +19,11 @@ from pathlib import Path
 from typing import Any
 
 from floatllm_build import __version__
+from floatllm_build.errors import FAULT
 from floatllm_build.files import write_whole
 from floatllm_build.scrub import Scrubber
 
 FOLDER = "errors"
-FAULT = 1
-"""The exit status of a fault of this tool itself."""
 REPORTED = {FAULT, 4, 5, 6}
 REPORT = "To ask for help: `floatllm-build report` writes one file; read it, and attach it to your issue."
 _KEPT = 5

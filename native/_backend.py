@@ -50,10 +50,12 @@ try:
     from floatllm_build import flow
     from floatllm_build.errors import FloatllmBuildError, refused
     from floatllm_build.interrupts import INTERRUPTED, mind_interrupts
+    from floatllm_build.paths import cache_dir
     from floatllm_build.plain import Lines, printable_lines, tilde
     from floatllm_build.settings import in_pips_words, path_of, request_of, settings_for_pip, trace_file
     from floatllm_build.symbols import Door, Symbols
     from floatllm_build.system import LiveSystem
+    from floatllm_build.troubles import REPORT, REPORTED, keep_trouble, trouble_of
 except ModuleNotFoundError as error:
     _stop(
         f"{error.name} is missing, which building without isolation needs: "
@@ -140,8 +142,14 @@ def _tell() -> Lines:
     return Lines(put)
 
 
-def _words(error: FloatllmBuildError) -> str:
-    return printable_lines(in_pips_words(tilde(str(error))))
+def _words(error: FloatllmBuildError, more: str = "") -> str:
+    return printable_lines(in_pips_words(tilde(f"{error}{more}")))
+
+
+def _keep(error: FloatllmBuildError) -> None:
+    """For `floatllm-build report`, which is another program's command."""
+    argv = ("pip", "install", "floatllm")
+    keep_trouble(cache_dir(), trouble_of(error, error.exit_code, argv, os.environ, log=error.log))
 
 
 @contextmanager
@@ -153,7 +161,10 @@ def _hook() -> Iterator[None]:
     try:
         yield
     except FloatllmBuildError as error:
-        _stop(_words(error), error.exit_code)
+        _keep(error)
+        more = f"
+{REPORT}" if error.exit_code in REPORTED else ""
+        _stop(_words(error, more), error.exit_code)
     except OSError as error:
         refusal = refused(error)
         _stop(_words(refusal), refusal.exit_code)

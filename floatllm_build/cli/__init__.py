@@ -39,7 +39,7 @@ from floatllm_build.cli.options import (
     VerboseOption,
     WhyOption,
 )
-from floatllm_build.errors import FloatllmBuildError, MissingError, UsageFaultError, refused
+from floatllm_build.errors import FAULT, FloatllmBuildError, MissingError, UsageFaultError, refused
 from floatllm_build.files import ordinary, write_whole
 from floatllm_build.interrupts import INTERRUPTED, mind_interrupts
 from floatllm_build.paths import cache_dir
@@ -47,7 +47,6 @@ from floatllm_build.settings import make_request, trace_file
 from floatllm_build.streams import READER_LEFT, Streams, reader_left
 from floatllm_build.symbols import Door, Symbols
 from floatllm_build.system import LiveSystem, Recorder, Replay, System
-from floatllm_build.troubles import FAULT, REPORT, REPORTED, keep_trouble, trouble_of
 from floatllm_build.values import SCHEMA_VERSION, Request, to_json
 
 app = typer.Typer(
@@ -272,7 +271,7 @@ def verify(
     """Proves again what is installed, on each GPU that it sees."""
     from floatllm_build import render  # noqa: PLC0415
 
-    with render.listening() as tell:
+    with render.listening(verbose=verbose) as tell:
         found = flow.verify_installed(LiveSystem(), python, device, tell)
     if as_json:
         _print_json(to_json(found))
@@ -362,7 +361,9 @@ def _run() -> int:
 
 def _told(error: Exception, status: int, message: str, *, log: str = "", traced: bool = False) -> int:
     """Shows an error, and keeps it for `report`; returns the status."""
+    # Nobody waits for these where nothing fails.
     from floatllm_build import render  # noqa: PLC0415
+    from floatllm_build.troubles import REPORT, REPORTED, keep_trouble, trouble_of  # noqa: PLC0415
 
     kept = None
     if status != UsageFaultError.exit_code:

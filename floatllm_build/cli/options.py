@@ -167,7 +167,10 @@ FromOption = Annotated[
     ),
 ]
 OperationsOption = Annotated[
-    bool, typer.Option("-v", "--verbose", help="List the operations.", rich_help_panel=SHOW)
+    bool,
+    typer.Option(
+        "-v", "--verbose", help="Show all that the proof says, and list its operations.", rich_help_panel=SHOW
+    ),
 ]
 VerboseOption = Annotated[
     bool,

@@ -10,7 +10,6 @@ from typing import Any
 from floatllm_build import flow
 from floatllm_build.cli.options import DryRunOption, PythonOption, ReportOption
 from floatllm_build.errors import UsageFaultError
-from floatllm_build.scrub import Scrubber
 from floatllm_build.settings import request_of, settings_for_pip
 from floatllm_build.symbols import Door, Symbols
 from floatllm_build.system import LiveSystem, Recorder
@@ -56,6 +55,8 @@ def report(*, out: ReportOption = None, python: PythonOption = None) -> None:
     Names, home folders, addresses, passwords and tokens are taken out. Read it before you send it.
     """
     from floatllm_build import render  # noqa: PLC0415
+    from floatllm_build.flow.report import make_report  # noqa: PLC0415  no other command needs it
+    from floatllm_build.scrub import Scrubber  # noqa: PLC0415
 
     symbols = Symbols.of_this_user()
     door = Door(LiveSystem(), symbols, _SECONDS)
@@ -74,7 +75,7 @@ def report(*, out: ReportOption = None, python: PythonOption = None) -> None:
         return recorder.text(), told, flow.engine_of(LiveSystem(), host, plan)
 
     with render.listening() as tell:
-        made = flow.make_report(
+        made = make_report(
             LiveSystem(), Scrubber.of_this_user(os.environ, symbols), machine, asked, out, tell
         )
     render.show_reported(made)

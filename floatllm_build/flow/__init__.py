@@ -16,7 +16,6 @@ from floatllm_build.editable import as_editable
 from floatllm_build.errors import InstallFailedError, MissingError, NotProvenError
 from floatllm_build.events import Listener, StepDone, StepStarted
 from floatllm_build.files import write_whole
-from floatllm_build.flow.report import make_report
 from floatllm_build.flow.upkeep import clean, engine_of, remove_engine
 from floatllm_build.flow.wheels import Wish, bring_libraries, check_wish, find_source, make_all, presets
 from floatllm_build.ggml_source import read_pin, tree_files
@@ -60,7 +59,6 @@ __all__ = [
     "fetch_ggml",
     "install_engine",
     "make_editable",
-    "make_report",
     "make_sdist",
     "make_variants",
     "make_wheels",

@@ -9,7 +9,7 @@ import time
 import traceback
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from floatllm_build import __version__, report
 from floatllm_build.build.key import digest, tool_digest
@@ -20,6 +20,7 @@ from floatllm_build.flow.upkeep import plugin_names
 from floatllm_build.ggml_source import read_pin
 from floatllm_build.host import probe_target
 from floatllm_build.paths import cache_dir, data_dir
+from floatllm_build.pip import fetch_with_pip
 from floatllm_build.scrub import Scrubber
 from floatllm_build.sizes import show_size
 from floatllm_build.standing import installed_key, read_json
@@ -28,6 +29,8 @@ from floatllm_build.troubles import troubles
 from floatllm_build.uninstall import find_ours
 from floatllm_build.upkeep import Engine, Reported
 from floatllm_build.values import Target
+
+_T = TypeVar("_T")
 
 
 def make_report(
@@ -68,8 +71,12 @@ def make_report(
         yield report.json_part("versions.json", "of the tool, Python, pip, ggml", found)
 
     def variables() -> Iterator[report.Content]:
-        found = report.environment(os.environ, scrub)
-        yield report.json_part("environment.json", "the variables that matter", found)
+        listed = _answer(lambda: fetch_with_pip(system, cache, "config", "list"))
+        found = {
+            "variables": report.environment(os.environ, scrub),
+            "pip": report.pip_settings(listed.out if listed else "", scrub),
+        }
+        yield report.json_part("environment.json", "variables and pip's settings that matter", found)
 
     def errors() -> Iterator[report.Content]:
         told = [report.told(one, scrub) for one in last]
@@ -144,7 +151,7 @@ def _about(target: Target | None, scrub: Scrubber) -> Any:
     return scrub.json(dict(vars(target))) if target else None
 
 
-def _answer(ask: Callable[[], Target]) -> Target | None:
+def _answer(ask: Callable[[], _T]) -> _T | None:
     try:
         return ask()
     except FloatllmBuildError:

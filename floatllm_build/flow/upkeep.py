@@ -17,7 +17,7 @@ from floatllm_build.files import remove_folder
 from floatllm_build.flow.wheels import key_now, presets
 from floatllm_build.ggml_source import read_pin
 from floatllm_build.host import probe_target
-from floatllm_build.install import clear_remains
+from floatllm_build.install import clear_remains, holds
 from floatllm_build.lock import cache_lock
 from floatllm_build.paths import CACHE_FOLDERS, cache_dir, data_dir
 from floatllm_build.select import DEVICES
@@ -27,6 +27,7 @@ from floatllm_build.system import System
 from floatllm_build.uninstall import find_left, find_ours, find_strays, uninstall
 from floatllm_build.upkeep import Cleaned, Engine, Removed
 from floatllm_build.values import Host, Plan, Target
+from floatllm_build.wheel import find_cached
 from floatllm_build.wheel_file import record_hash
 
 _MODULES = "native/floatllm/"
@@ -43,13 +44,15 @@ def engine_of(system: System, host: Host, plan: Plan | None) -> Engine | None:
     engine = read_engine(info, DEVICES)
     if not plan or plan.plugin:
         return engine
-    key = installed_key(info)
+    cache = cache_dir()
     chosen = os.environ.get("FLOATLLM_GGML_DIR")
     try:
-        now = key_now(system, host, plan, cache_dir(), Path(chosen) if chosen else None) if key else ""
+        now = key_now(system, host, plan, cache, Path(chosen) if chosen else None)
     except FloatllmBuildError:
         now = ""
-    if now and now == key:
+    wheel = find_cached(cache, now) if now else None
+    # Other inputs may have made the same wheel, as another version of this tool does.
+    if holds(host.target, wheel) if wheel else now and now == installed_key(info):
         return replace(engine, current=True)
     sources = read_sources(data_dir())
     project = sources["native/pyproject.toml"].decode()
@@ -62,7 +65,7 @@ def engine_of(system: System, host: Host, plan: Plan | None) -> Engine | None:
     changes = find_changes(
         engine, info, plan, read_pin(data_dir()).version, version[1] if version else __version__, modules
     )
-    if now and not changes:
+    if now and not changes and installed_key(info):
         changes = ("the compiled sources, the tool, the compiler or its flags",)
     return replace(engine, current=False if changes else None, changes=changes)
 

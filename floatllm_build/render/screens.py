@@ -152,7 +152,7 @@ def _builds(host: Host, plan: Plan, lacks: tuple[Lack, ...], command: str) -> tu
     return (
         Row(label="builds", parts=(f"preset {plan.preset} for {device}",), tone="strong"),
         *_becauses(plan, most=_MOST_REASONS),
-        Row(label="takes", parts=tuple(part for part in cost if part)),
+        *((Row(label="takes", parts=tuple(part for part in cost if part)),) if command else ()),
         *_missing(tuple(replace(lack, fix=_with_options(lack.fix, command)) for lack in lacks)),
         *(
             ()

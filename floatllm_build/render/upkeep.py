@@ -19,11 +19,12 @@ def _put(label: str, text: str) -> None:
 
 def show_cleaned(done: Cleaned, *, only_looked: bool) -> None:
     """Each folder with its bytes, and their sum."""
-    if not done.folders:
+    if not done.size:
         _put("nothing", f"of this tool is in {done.cache}: there was nothing to delete")
         return
     for name, size in done.folders:
-        _put(name, show_size(size))
+        if size:
+            _put(name, show_size(size))
     verb = "would be freed" if only_looked else "freed"
     _put("in all", f"{show_size(done.size)} {verb} in {done.cache}; engines that are installed keep working")
 

@@ -115,7 +115,7 @@ def test_every_option_that_decides_something_has_a_variable_named_after_it() -> 
         row.option: f"FLOATLLM_{row.option.removeprefix('--').replace('-', '_').upper()}" for row in rows
     }
     # These say what is shown and where it goes; nothing that is built depends on them.
-    assert without == {"--json", "--why", "--save", "--from", "--out", "-v"}
+    assert without == {"--json", "--why", "--save", "--from", "--out", "--dry-run", "-v"}
 
 
 # ---- the picture ------------------------------------------------------------------------------

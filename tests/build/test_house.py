@@ -15,6 +15,7 @@ HOUSE = Path(errors.__file__).resolve().parent
 STEPS = {
     *("host", "select", "preflight", "tools", "ggml_source", "cuda_toolkit"),
     *("build", "wheel", "repair", "variants", "verify", "cuda_runtime", "install", "editable", "sdist"),
+    *("report", "standing", "uninstall"),
 }
 TOP = {"__main__", "cli", "flow", "render"}
 # Rooms of the ground floor know nobody, but for the errors that they raise.

@@ -139,8 +139,9 @@ def test_a_build_that_fails_leaves_the_former_engine_working(engine_env: Environ
     assert done.returncode == 4
     assert "arch.cpp" in done.stderr
     assert "nonsense" in done.stderr
-    log = Path(done.stderr.strip().split(" is in ")[-1])
-    assert "nonsense" in log.read_text()
+    *_, log, report = done.stderr.strip().splitlines()
+    assert "nonsense" in Path(log.split(" is in ")[-1]).read_text()
+    assert "floatllm-build report" in report
     assert "Traceback" not in done.stderr
     assert loads(other)
     assert wheels(engine_env) == kept
@@ -153,7 +154,9 @@ def test_a_wrong_device_is_not_proven_and_not_installed(engine_env: Environment,
         done = engine_env.tool("install", "--python", other)
     assert done.returncode == 5
     assert "it ran on CUDA0, not on CPU" in done.stderr
-    assert Path(done.stderr.strip().split(" is in ")[-1]).is_file()
+    *_, log, report = done.stderr.strip().splitlines()
+    assert Path(log.split(" is in ")[-1]).is_file()
+    assert "floatllm-build report" in report
     assert loads(other)
     assert wheels(engine_env) == kept
 
@@ -197,7 +200,40 @@ def test_a_self_test_that_crashes_is_not_proven(engine_env: Environment, other: 
 def test_verify_proves_what_is_installed(engine_env: Environment) -> None:
     done = engine_env.tool("verify")
     assert done.returncode == 0, done.stderr
-    assert "Engine successfully mapped." in done.stderr
+    assert "operations agree" in done.stdout
+    assert "Mapped" not in done.stderr
+    told = engine_env.tool("verify", "-v").stderr
+    assert "[FloatLLM] Mapped token_embd.weight" in told
+    assert "Engine successfully mapped." in told
+
+
+def detected(env: Environment) -> dict[str, object]:
+    done = env.tool("detect", "--json")
+    assert done.returncode == 0, done.stderr
+    found: dict[str, object] = json.loads(done.stdout)["engine"]
+    return found
+
+
+def test_detect_says_what_is_there_and_what_an_upgrade_would_change(engine_env: Environment) -> None:
+    found = detected(engine_env)
+    assert (found["preset"], found["device"]) == ("cpu", "CPU")
+    assert (found["current"], found["changes"]) == (True, [])
+    assert "nothing to do" in engine_env.tool("detect").stdout
+    for name, comment, said in (
+        ("native/floatllm/devices.py", "# changed", "the engine's sources"),
+        ("native/src/arch.cpp", "// changed", "compiled sources"),
+    ):
+        source = engine_env.data / name
+        with changed(source, f"{source.read_text()}\n{comment}\n"):
+            found = detected(engine_env)
+            told = engine_env.tool("detect").stdout
+        assert found["current"] is False
+        assert said in str(found["changes"])
+        assert said in told
+        assert "floatllm-build install" in told
+    # With another preset it would be another engine.
+    done = engine_env.tool("detect", "--low-mem", "--json")
+    assert json.loads(done.stdout)["engine"]["changes"] == ["preset cpu to cpu-low-mem"]
 
 
 def test_a_wheel_can_be_had_without_installing(engine_env: Environment, tmp_path: Path) -> None:

@@ -20,7 +20,7 @@ from hypothesis import strategies as st
 from rich.console import Console
 
 from floatllm_build import render
-from floatllm_build.events import Hint, Said, StepDone, UnitProgress
+from floatllm_build.events import Hint, Proving, Said, StepDone, UnitProgress
 from floatllm_build.plain import printable
 from floatllm_build.render.paint import paint, plain_text
 from floatllm_build.render.screens import detect_screen, plan_screen
@@ -465,10 +465,17 @@ def test_printable_keeps_letters_of_all_scripts() -> None:
     assert printable("a\nb\u2028c\ud800") == "a b c\\ud800"
 
 
+def test_a_proof_is_told_line_by_line_where_that_was_asked_for(capsys: pytest.CaptureFixture[str]) -> None:
+    with render.listening(verbose=True) as tell:
+        tell(Proving("mapped \x1b[2J"))
+    assert capsys.readouterr().err == "mapped \\x1b[2J\n"
+
+
 def test_errors_and_events_are_cleaned_too(capsys: pytest.CaptureFixture[str]) -> None:
     render.show_error("First [b]line.\nSecond \x1b[31mline of {home}.")
     with render.listening() as tell:
         tell(Said("said \x1b[2J"))
+        tell(Proving("one of a hundred"))
         tell(StepDone("probe", "found [red]\x1b[31m"))
         tell(Hint("hint\x07"))
         tell(UnitProgress(9, 10, "unit\x1b[1m", 3.0))

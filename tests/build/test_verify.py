@@ -18,7 +18,7 @@ from typer.testing import CliRunner
 
 from floatllm_build.cli import app
 from floatllm_build.errors import NotProvenError
-from floatllm_build.events import Event, Said
+from floatllm_build.events import Event, Proving
 from floatllm_build.verify import prove_installed, prove_wheel
 
 LIBRARY = {"win32": "floatllm.dll", "darwin": "libfloatllm.dylib"}.get(sys.platform, "libfloatllm.so")
@@ -67,7 +67,7 @@ def test_what_else_would_steer_the_engine_does_not_reach_it(
     heard: list[Event] = []
     with pytest.raises(NotProvenError):
         prove_wheel(wheel, sys.executable, "CPU", tmp_path / "c", heard.append)
-    assert heard == [Said("PYTHONPATH")]
+    assert heard == [Proving("PYTHONPATH")]
 
 
 def reporting_wheel(folder: Path, selftest: str) -> Path:
