@@ -162,8 +162,7 @@ def _hook() -> Iterator[None]:
         yield
     except FloatllmBuildError as error:
         _keep(error)
-        more = f"
-{REPORT}" if error.exit_code in REPORTED else ""
+        more = f"\n{REPORT}" if error.exit_code in REPORTED else ""
         _stop(_words(error, more), error.exit_code)
     except OSError as error:
         refusal = refused(error)
