@@ -74,7 +74,7 @@ def make_report(
         listed = _answer(lambda: fetch_with_pip(system, cache, "config", "list"))
         found = {
             "variables": report.environment(os.environ, scrub),
-            "pip": report.pip_settings(listed.out if listed else "", scrub),
+            "pip": report.pip_settings(listed.done.out if listed else "", scrub),
         }
         yield report.json_part("environment.json", "variables and pip's settings that matter", found)
 
