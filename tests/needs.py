@@ -28,14 +28,15 @@ _OF_FIXTURES = {
     "group": ("group", "compiler"),
     "phone": ("programs", "network", "slow"),
 }
-# Fixture -> the tests that have it are run one after another, for they change what they share. The first counts,
-# and is begun first.
+# Fixture -> the tests that have it are run one after another, for they change what they share. The first of
+# these counts, and is begun first.
 _GROUPS = {
     "portable_wheel": "portable",
     "packing_env": "packing",
     "place": "place",
     "tool_env": "the tool",
 }
+_ENGINES = {"engine_env", "packing_env", "place", "phone"}
 _QUICK = "quick"
 # A file of which every test needs the engine, or a compiler, need not be read for the quick set.
 _NEVER_QUICK = re.compile(
@@ -76,6 +77,14 @@ def mark(item: pytest.Item) -> None:
         # The engine's tests run what is installed, and change nothing.
         alone = item.path.parent.name == "native" and shared[:1] == ["the tool"]
         item.add_marker(pytest.mark.xdist_group(item.path.stem if alone or not shared else shared[0]))
+
+
+def runs_an_engine(item: pytest.Item) -> bool:
+    """On one CPU, if others are busy."""
+    if item.get_closest_marker("cpus"):
+        return False
+    fixtures = set(getattr(item, "fixturenames", ()))
+    return item.path.parent.name == "native" or bool(fixtures & _ENGINES)
 
 
 def order(item: pytest.Item) -> int:
