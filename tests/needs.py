@@ -73,7 +73,7 @@ def mark(item: pytest.Item) -> None:
     if not needs and not never_quick(item.path):
         item.add_marker(_QUICK)
     if not item.get_closest_marker("xdist_group"):
-        shared = [group for fixture, group in _GROUPS.items() if fixture in fixtures]
+        shared = [group for fixture, group in _GROUPS.items() if {fixture, "tool_env"} <= fixtures]
         # The engine's tests run what is installed, and change nothing.
         alone = item.path.parent.name == "native" and shared[:1] == ["the tool"]
         item.add_marker(pytest.mark.xdist_group(item.path.stem if alone or not shared else shared[0]))
