@@ -18,6 +18,10 @@ pytestmark = pytest.mark.cpus
 
 CUTS = (1, 2, 3, 7, MOST)
 TYPES = (Type.F32, Type.F16, Type.Q8_0, Type.Q4_0, Type.Q4_K, Type.Q6_K)
+# Two kinds of blocks each time, and the others in CI.
+SOME_TYPES = [
+    pytest.param(matrix, marks=() if matrix in {Type.Q8_0, Type.Q4_K} else pytest.mark.ci) for matrix in TYPES
+]
 _TEXT = [(37 * i * i + 11 * i + 5) % arch_files.VOCAB for i in range(40)]
 # More than one pass, more than the tiles of attention, and more cells than one thread looks at alone.
 _LONG = [(53 * i * i + 7 * i + 2) % arch_files.VOCAB for i in range(530)]
@@ -47,7 +51,7 @@ def _streamed(model: Model, **given: Any) -> Iterator[Plan]:
 
 
 @pytest.mark.parametrize("arch", arch_files.ARCHS)
-@pytest.mark.parametrize("matrix", TYPES, ids=lambda matrix: matrix.name)
+@pytest.mark.parametrize("matrix", SOME_TYPES, ids=lambda matrix: matrix.name)
 def test_however_it_is_cut_and_read(
     engine: Installed, small: Callable[..., Path], arch: str, matrix: Type
 ) -> None:
