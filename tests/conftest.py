@@ -10,11 +10,12 @@ import shutil
 import signal
 import subprocess
 import sys
+from collections.abc import Generator
 from pathlib import Path
 
 import pytest
 from hypothesis import settings
-from needs import for_quick_alone, left_to_ci, mark, never_quick, order
+from needs import for_quick_alone, left_to_ci, mark, never_quick, order, runs_an_engine
 from packaged import packaged_model
 from sharing import keep_bytecode, kept_folder, once, session_folder
 from tool_environment import (
@@ -83,6 +84,25 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         config.hook.pytest_deselected(items=left)
         items[:] = [item for item in items if not item.get_closest_marker("ci")]
     items.sort(key=order)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_call(item: pytest.Item) -> Generator[None, object, object]:
+    """Beside other workers, what runs an engine has one CPU, so that the engine takes one thread.
+
+    Two threads that wait for each other spin: beside other work that takes ten times as long. What several
+    threads or jobs do is for tests with the marker `cpus`.
+    """
+    workers = int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1"))
+    if workers < 2 or not hasattr(os, "sched_setaffinity") or not runs_an_engine(item):
+        return (yield)
+    cpus = os.sched_getaffinity(0)
+    number = int(os.environ["PYTEST_XDIST_WORKER"].removeprefix("gw"))
+    os.sched_setaffinity(0, {sorted(cpus)[number % len(cpus)]})
+    try:
+        return (yield)
+    finally:
+        os.sched_setaffinity(0, cpus)
 
 
 # ---- what they share -----------------------------------------------------------------------------

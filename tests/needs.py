@@ -36,6 +36,7 @@ _GROUPS = {
     "place": "place",
     "tool_env": "the tool",
 }
+_ENGINES = {"engine_env", "packing_env", "place", "phone"}
 _QUICK = "quick"
 # A file of which every test needs the engine, or a compiler, need not be read for the quick set.
 _NEVER_QUICK = re.compile(
@@ -72,10 +73,18 @@ def mark(item: pytest.Item) -> None:
     if not needs and not never_quick(item.path):
         item.add_marker(_QUICK)
     if not item.get_closest_marker("xdist_group"):
-        shared = [group for fixture, group in _GROUPS.items() if fixture in fixtures]
+        shared = [group for fixture, group in _GROUPS.items() if {fixture, "tool_env"} <= fixtures]
         # The engine's tests run what is installed, and change nothing.
         alone = item.path.parent.name == "native" and shared[:1] == ["the tool"]
         item.add_marker(pytest.mark.xdist_group(item.path.stem if alone or not shared else shared[0]))
+
+
+def runs_an_engine(item: pytest.Item) -> bool:
+    """On one CPU, if others are busy."""
+    if item.get_closest_marker("cpus"):
+        return False
+    fixtures = set(getattr(item, "fixturenames", ()))
+    return item.path.parent.name == "native" or bool(fixtures & _ENGINES)
 
 
 def order(item: pytest.Item) -> int:

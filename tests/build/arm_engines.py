@@ -62,7 +62,7 @@ int main(int argc, char **argv) {
     params.struct_size = sizeof params;
     params.memory = 256u << 20;
     params.chunk = strtoull(argv[2], NULL, 10);
-    params.threads = 2;
+    params.threads = 1;
     params.device = "CPU";
     floatllm_plan *plan = NULL;
     check("plan", floatllm_plan_create(model, &params, &plan, &error), error);

@@ -100,6 +100,7 @@ def test_low_mem_in_256_mib(packing_env: Environment, tmp_path: Path, group: Gro
     assert any(event["ph"] == "C" for event in events)
 
 
+@pytest.mark.cpus
 def test_the_default_in_480_mib(packing_env: Environment, tmp_path: Path, group: Group) -> None:
     """`cmake --build -j2` of the same is killed there: benchmarks/build.py, limited."""
     group.limit(480)

@@ -140,6 +140,7 @@ def test_on_arm_the_download_is_another() -> None:
     assert arm.toolkit.download == 720_500_000
 
 
+@pytest.mark.network
 def test_what_is_known_of_it_is_what_it_says_itself() -> None:
     """The rules must not need a download to answer; so their facts are compared with the real thing."""
     compiler = nvcc()

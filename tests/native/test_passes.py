@@ -11,6 +11,8 @@ import pytest
 from floatllm import Engine, Model, Sampling
 from installed import Installed
 
+pytestmark = pytest.mark.cpus
+
 # Passes of all kinds, those that fail included, over a model of which a part is pinned and the rest streams.
 _REPEAT = """
 import gc, json, os, sys

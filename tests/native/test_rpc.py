@@ -12,6 +12,8 @@ from gguf import GGMLQuantizationType as Type
 from installed import Installed
 from serving import Server, serving
 
+pytestmark = pytest.mark.cpus
+
 
 @pytest.fixture(scope="module")
 def server(engine: Installed) -> Iterator[Server]:

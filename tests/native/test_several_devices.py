@@ -15,6 +15,8 @@ from gguf import GGMLQuantizationType as Type
 from installed import Installed
 from serving import serving
 
+pytestmark = pytest.mark.cpus
+
 # Logits of a prompt and of tokens behind it for each plan, and who holds what.
 _RUN = """
 import json, sys
