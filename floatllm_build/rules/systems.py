@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-from floatllm_build.tables.systems import DEBIAN, NUMBERED_AS_UBUNTU, ON_UBUNTU, UBUNTU, WORDS
+from floatllm_build.tables.systems import DEBIAN, NUMBERED_AS_UBUNTU, ON_DEBIAN, ON_UBUNTU, UBUNTU, WORDS
 from floatllm_build.values import OsFacts
 from floatllm_build.versions import version_tuple
 
@@ -46,10 +46,12 @@ def debian_of(os_facts: OsFacts) -> int:
     for name in (os_facts.debian_codename, os_facts.codename):
         if name in DEBIAN:
             return DEBIAN[name]
+    numbers = _numbers(os_facts)
+    if ids and numbers and (ids[0], numbers[0]) in ON_DEBIAN:
+        return DEBIAN[ON_DEBIAN[ids[0], numbers[0]]]
     if not {"debian", "raspbian", "kali"} & set(ids):
         return 0
     called = [DEBIAN[word] for word in re.findall(r"[a-z]+", os_facts.version.lower()) if word in DEBIAN]
-    numbers = _numbers(os_facts)
     if ids[0] in {"debian", "raspbian"} and numbers and not called:
         return numbers[0]
     return DEBIAN["kali-rolling"] if ids[0] == "kali" else min(called, default=0)

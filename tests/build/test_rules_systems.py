@@ -76,6 +76,8 @@ AMAZON = (
         ('PRETTY_NAME="Pop!_OS 22.04 LTS"\n', (22, 4), 0),
         ('PRETTY_NAME="Zorin OS 16.3"\nID=zorin\nVERSION_ID="16"\n', (20, 4), 0),
         ('PRETTY_NAME="Debian GNU/Linux 12 (bookworm)"\n', (0, 0), 12),
+        ('PRETTY_NAME="LMDE 6 (faye)"\n', (0, 0), 12),
+        ('PRETTY_NAME="MX 23.6 Libretto"\nID=mx\nID_LIKE=debian\nVERSION_ID="23.6"\n', (0, 0), 12),
         # A release that came after this table.
         (
             'PRETTY_NAME="Ubuntu 30.04 LTS"\nID=ubuntu\nVERSION_ID="30.04"\nVERSION_CODENAME=zany\n',
