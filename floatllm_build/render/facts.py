@@ -101,6 +101,7 @@ def _system(os: OsFacts) -> tuple[str, ...]:
         f"WSL {os.wsl}" if os.wsl else "",
         f"in {_container(os.container)}" if os.container else "",
         "translated by Rosetta" if os.rosetta else "",
+        {"ostree": "an image (ostree)", "read-only": "an image (/usr is read-only)"}.get(os.image, ""),
         "" if os.bits == 64 else f"{os.bits}-bit programs",
     )
 
@@ -130,6 +131,7 @@ def _cpu(cpu: CpuFacts) -> tuple[str, ...]:
     telling = [name for name in _TELLING if name in set(cpu.features)]
     return (
         short(cpu.name) or "name unknown",
+        f"emulated by {short(cpu.emulator)} on {short(cpu.emulated_on)}" if cpu.emulator else "",
         cpu.arch,
         many if cpu.usable == cpu.logical else f"{cpu.usable} of {many} usable",
         f"bound by {short(binding.source)}" if binding and bound else "",

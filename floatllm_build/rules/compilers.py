@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 
 from floatllm_build.rules.packages import as_root, install_command
-from floatllm_build.rules.systems import debian_of, ids_of, rhel_of, ubuntu_of
+from floatllm_build.rules.systems import debian_of, ids_of, numbers_of, rhel_of, ubuntu_of
 from floatllm_build.tables.compilers import CONDA, LIBSTDCXX_MINIMUM, MINIMUMS, NEWER, Newer
 from floatllm_build.values import Compiler, Host, Lack
 from floatllm_build.versions import version_tuple
@@ -52,10 +52,12 @@ def _libstdcxx_of_clang(host: Host, cxx: Compiler) -> int:
         return host.toolchain.libstdcxx
     # Red Hat's own clang takes a toolset's.
     known = _of_system(host)
-    newest = [
-        version_tuple(one.version)[0] for one in host.toolchain.others if one.kind == "gcc" and one.version
-    ]
-    return max([known.own, *newest]) if known and known.family != "rhel" else 0
+    others = (version_tuple(one.version)[:1] for one in host.toolchain.others if one.kind == "gcc")
+    return (
+        max([known.own, *(number for numbers in others for number in numbers)])
+        if known and known.family != "rhel"
+        else 0
+    )
 
 
 def _newer(host: Host) -> str:
@@ -77,19 +79,13 @@ def _newer(host: Host) -> str:
 
 
 def _is_new_enough(compiler: Compiler) -> bool:
-    minimum = MINIMUMS.get(compiler.kind)
     # The library that another clang takes is the same as before.
-    return (
-        compiler.kind == "gcc" and minimum is not None and version_tuple(compiler.version) >= minimum.version
-    )
+    return compiler.kind == "gcc" and version_tuple(compiler.version) >= MINIMUMS["gcc"].version
 
 
 def _of_system(host: Host) -> Newer | None:
     ids = ids_of(host.os)
-    version = version_tuple(host.os.version_id) or version_tuple(
-        "".join(re.findall(r"\d[\d.]*", host.os.version)[:1])
-    )
-    major = version[0] if version else 0
+    major = next(iter(numbers_of(host.os)), 0)
     releases = {
         "ubuntu": ubuntu_of(host.os)[0],
         "debian": debian_of(host.os),

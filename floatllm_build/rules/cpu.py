@@ -55,9 +55,9 @@ def _without_what_lacks(
     lacking, unknown = ([one for one in part if one.below not in off] for part in (lacking, unknown))
     reasons = []
     if lacking:
-        names = join([option.called for option in lacking])
-        why = "has no" if has else "does not say whether it has"
-        text = f"this processor {why} {names}, which ggml takes for granted: the engine would die of it"
+        names = join([f"no {option.called}" if has else option.called for option in lacking])
+        why = "has" if has else "does not say whether it has"
+        text = f"this processor {why} {names}, which ggml takes for granted: such an engine would die at once"
         reasons.append(Reason(rule="cpu-lacks", text=text))
     if unknown:
         names = join([option.called for option in unknown])

@@ -20,11 +20,19 @@ _AS_ROOT = ", as root"
 
 
 def as_root(os_facts: OsFacts, command: str) -> str:
-    """`command`, which is written with sudo, as it is run here.
-
-    Root needs none. Where nobody says who the user is, that is taken for granted in a container without sudo.
+    """`command`, which is written with sudo and installs packages, as it is run here: with what makes this
+    user root, and on a system that is an image in a container.
     """
-    if os_facts.root or (os_facts.root is None and os_facts.container and not os_facts.sudo):
+    image = image_of(os_facts)
+    return _in_a_container(image, command) if image else _by_this_user(os_facts, command)
+
+
+def _by_this_user(os_facts: OsFacts, command: str) -> str:
+    """Root needs no sudo. Where nobody says who the user is, that is taken for granted in a container without
+    sudo; but the user of a toolbox is the one outside.
+    """
+    unknown = os_facts.root is None and not os_facts.sudo
+    if os_facts.root or (unknown and os_facts.container not in {"", "toolbox", "distrobox"}):
         return command.replace("sudo ", "").replace("doas ", "")
     if os_facts.sudo == "doas":
         return command.replace("sudo ", "doas ")
@@ -115,7 +123,8 @@ def install_command(os_facts: OsFacts, *needs: Need) -> str:
         )
     own = manager(os_facts)
     if image := image_of(os_facts):
-        return _beside_the_image(os_facts, image, own, needs)
+        inside = _command(image.manager or own, needs) or "; ".join(OTHERWISE[need] for need in needs)
+        return _in_a_container(image, inside) + _or_into_the_image(os_facts, image, needs)
     if not own and os_facts.name == "Linux":
         both = [(_command("apt", needs), "Debian, Ubuntu"), (_command("dnf", needs), "Fedora")]
         told = [f"{command} ({where})" for command, where in both if command]
@@ -130,24 +139,26 @@ def image_of(os_facts: OsFacts) -> Image | None:
     """
     if os_facts.container or os_facts.name != "Linux" or manager(os_facts) in {"nix-shell", "guix"}:
         return None
-    known = [
-        IMAGE_SYSTEMS[name] for name in (*ids_of(os_facts)[:1], os_facts.variant_id) if name in IMAGE_SYSTEMS
-    ]
+    words = re.findall(r"[a-z][a-z-]{3,}", os_facts.version.lower())
+    names = (*ids_of(os_facts)[:1], os_facts.variant_id, *(() if os_facts.variant_id else words))
+    known = [IMAGE_SYSTEMS[name] for name in names if name in IMAGE_SYSTEMS]
     if known:
-        return IMAGES[known[-1] if known[0] == "other" else known[0]]
+        return IMAGES[next((one for one in known if one != "other"), "other")]
     if os_facts.image == "ostree":
         return IMAGES["rpm-ostree" if "fedora" in ids_of(os_facts) else "other"]
     return IMAGES["other"] if os_facts.image else None
 
 
-def _beside_the_image(os_facts: OsFacts, image: Image, own: str, needs: tuple[Need, ...]) -> str:
-    inside = _command(image.manager or own, needs) or "; ".join(OTHERWISE[need] for need in needs)
-    way = f"this system is an image, so make a container in it: {image.container}, and run there: {inside}, "
-    way += "then floatllm-build"
+def _in_a_container(image: Image, command: str) -> str:
+    made = f"this system is an image, so make a container in it: {image.container}"
+    return f"{made}, and run there: {command}, then floatllm-build"
+
+
+def _or_into_the_image(os_facts: OsFacts, image: Image, needs: tuple[Need, ...]) -> str:
     names = _names(image.manager, needs)
     if not image.layer or not names:
-        return way
-    return f"{way}. Or change the image: {as_root(os_facts, image.layer.format(names))}"
+        return ""
+    return f". Or change the image: {_by_this_user(os_facts, image.layer.format(names))}"
 
 
 def _command(own: str, needs: tuple[Need, ...]) -> str:

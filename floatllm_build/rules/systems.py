@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-from floatllm_build.tables.systems import DEBIAN, NUMBERED_AS_UBUNTU, ON_UBUNTU, UBUNTU, WORDS
+from floatllm_build.tables.systems import DEBIAN, NUMBERED_AS_UBUNTU, ON_DEBIAN, ON_UBUNTU, UBUNTU, WORDS
 from floatllm_build.values import OsFacts
 from floatllm_build.versions import version_tuple
 
@@ -26,7 +26,7 @@ def ubuntu_of(os_facts: OsFacts) -> tuple[int, int]:
         if name in UBUNTU:
             return UBUNTU[name]
     ids = ids_of(os_facts)
-    numbers = _numbers(os_facts)
+    numbers = numbers_of(os_facts)
     if ids and numbers and (ids[0], numbers[0]) in ON_UBUNTU:
         return UBUNTU[ON_UBUNTU[ids[0], numbers[0]]]
     # A year and a month.
@@ -46,10 +46,12 @@ def debian_of(os_facts: OsFacts) -> int:
     for name in (os_facts.debian_codename, os_facts.codename):
         if name in DEBIAN:
             return DEBIAN[name]
+    numbers = numbers_of(os_facts)
+    if ids and numbers and (ids[0], numbers[0]) in ON_DEBIAN:
+        return DEBIAN[ON_DEBIAN[ids[0], numbers[0]]]
     if not {"debian", "raspbian", "kali"} & set(ids):
         return 0
     called = [DEBIAN[word] for word in re.findall(r"[a-z]+", os_facts.version.lower()) if word in DEBIAN]
-    numbers = _numbers(os_facts)
     if ids[0] in {"debian", "raspbian"} and numbers and not called:
         return numbers[0]
     return DEBIAN["kali-rolling"] if ids[0] == "kali" else min(called, default=0)
@@ -72,19 +74,19 @@ _RED_HATS = {
 
 def fedora_of(os_facts: OsFacts) -> int:
     """42 on Fedora 42 and on what has its numbers, as Nobara 42; 0 elsewhere."""
-    numbers = _numbers(os_facts)
+    numbers = numbers_of(os_facts)
     return numbers[0] if "fedora" in ids_of(os_facts) and numbers and _FIRST_FEDORA < numbers[0] < 100 else 0
 
 
 def rhel_of(os_facts: OsFacts) -> int:
     """8 on Red Hat Enterprise Linux 8 and on what is made from it, as Rocky 8 and CentOS 8; 0 elsewhere."""
-    ids, numbers = ids_of(os_facts), _numbers(os_facts)
+    ids, numbers = ids_of(os_facts), numbers_of(os_facts)
     # Amazon's systems are "like" it and have numbers of their own.
     red_hats = bool(_RED_HATS & set(ids)) and ids[0] != "amzn"
     return numbers[0] if red_hats and numbers and numbers[0] <= _FIRST_FEDORA else 0
 
 
-def _numbers(os_facts: OsFacts) -> tuple[int, ...]:
+def numbers_of(os_facts: OsFacts) -> tuple[int, ...]:
     """The version's, by VERSION_ID or the first number in the name for people."""
     if version_tuple(os_facts.version_id):
         return version_tuple(os_facts.version_id)

@@ -236,12 +236,12 @@ IMAGES: Mapping[str, Image] = {
     ),
     "universal-blue": Image(
         manager="dnf",
-        container="`distrobox create --image fedora && distrobox enter fedora` (or with toolbox)",
+        container="`distrobox create --image fedora -n build && distrobox enter build` (or with toolbox)",
         layer="sudo rpm-ostree install {} && systemctl reboot",
     ),
     "steamos": Image(
         manager="pacman",
-        container="`distrobox create --image archlinux && distrobox enter archlinux` (or with toolbox)",
+        container="`distrobox create --image archlinux -n build && distrobox enter build` (or with toolbox)",
         layer="",
     ),
     "transactional-update": Image(

@@ -77,6 +77,19 @@ ON_UBUNTU: Mapping[tuple[str, int], str] = {
     ("bodhi", 7): "jammy",
     ("feren", 2023): "jammy",
 }
+# The same for Debian.
+ON_DEBIAN: Mapping[tuple[str, int], str] = {
+    ("mx", 19): "buster",
+    ("mx", 21): "bullseye",
+    ("mx", 23): "bookworm",
+    ("mx", 25): "trixie",
+    ("lmde", 5): "bullseye",
+    ("lmde", 6): "bookworm",
+    ("lmde", 7): "trixie",
+    ("devuan", 4): "bullseye",
+    ("devuan", 5): "bookworm",
+    ("devuan", 6): "trixie",
+}
 # Their versions are Ubuntu's, or those of the release that they are made from.
 NUMBERED_AS_UBUNTU = ("ubuntu", "pop", "neon", "tuxedo")
 
@@ -85,7 +98,8 @@ NUMBERED_AS_UBUNTU = ("ubuntu", "pop", "neon", "tuxedo")
 # Words of a system's name for people -> its ID, where os-release says no ID. The first that fits counts:
 # `Linux Mint (based on Ubuntu)` is Mint.
 WORDS: tuple[tuple[str, str], ...] = (
-    (r"linux ?mint|\blmde", "linuxmint"),
+    (r"\blmde", "lmde"),
+    (r"linux ?mint", "linuxmint"),
     (r"\bpop!_os", "pop"),
     (r"\bkde neon", "neon"),
     (r"\belementary", "elementary"),
@@ -99,7 +113,8 @@ WORDS: tuple[tuple[str, str], ...] = (
     (r"\bdevuan", "devuan"),
     (r"\barmbian", "armbian"),
     (r"\braspbian|\braspberry pi os", "raspbian"),
-    (r"\bdebian|\bproxmox|\bmx \d", "debian"),
+    (r"\bmx(?: linux)? ?-?\d", "mx"),
+    (r"\bdebian|\bproxmox", "debian"),
     (r"\bbazzite", "bazzite"),
     (r"\bnobara", "nobara"),
     (r"\bultramarine", "ultramarine"),
@@ -153,6 +168,7 @@ MANAGERS: Mapping[str, str] = {
                 "debian",
                 "ubuntu",
                 "linuxmint",
+                "lmde",
                 "pop",
                 "neon",
                 "elementary",

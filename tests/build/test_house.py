@@ -19,7 +19,7 @@ STEPS = {
 }
 TOP = {"__main__", "cli", "flow", "render"}
 # Rooms of the ground floor know nobody, but for the errors that they raise.
-GROUND = {"errors", "values", "events"}
+GROUND = {"errors", "values", "events", "tables", "limits"}
 
 
 @cache

@@ -6,6 +6,7 @@ import contextlib
 import errno
 import json
 import os
+import resource
 import shutil
 import subprocess
 import sys
@@ -16,6 +17,7 @@ from typing import Any
 import pytest
 from tool_environment import ROOT, skip_or_fail
 
+from floatllm_build import limits
 from floatllm_build.limits import remember_refusal
 from floatllm_build.sizes import GIB, MIB
 
@@ -201,3 +203,28 @@ def test_without_processes_the_limit_is_named() -> None:
 def test_what_refuses_for_another_reason_names_no_limit() -> None:
     for error in (FileNotFoundError(errno.ENOENT, "No such file"), ValueError("No such file")):
         assert remember_refusal(error) == "No such file"
+
+
+V2 = {
+    "/proc/self/cgroup": "0::/box\n",
+    "/sys/fs/cgroup/box/pids.max": "64\n",
+    "/sys/fs/cgroup/box/pids.current": "64\n",
+}
+V1 = {
+    "/proc/self/cgroup": "9:pids:/docker/1\n3:cpu,cpuacct:/docker/1\n",
+    "/sys/fs/cgroup/pids/pids.max": "64\n",
+    "/sys/fs/cgroup/pids/pids.current": "64\n",
+}
+ROOM = {**V2, "/sys/fs/cgroup/box/pids.current": "10\n"}
+
+
+@pytest.mark.parametrize(("files", "named"), [(V2, True), (V1, True), (ROOM, False), ({}, False)])
+def test_a_full_control_group_of_processes_is_named(
+    files: dict[str, str], named: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(limits, "_read", lambda path: files.get(path, ""))
+    monkeypatch.setattr(limits, "_met", {})
+    monkeypatch.setattr(resource, "getrlimit", lambda _: (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
+    said = remember_refusal(BlockingIOError(errno.EAGAIN, "Resource temporarily unavailable"))
+    assert ("pids.max is 64" in said) == named
+    assert limits.limits_met() == ([{"name": "pids.max", "value": 64}] if named else [])

@@ -488,3 +488,11 @@ def test_errors_and_events_are_cleaned_too(capsys: pytest.CaptureFixture[str]) -
         "hint\\x07",
         "build    9/10 unit\\x1b[1m (3 s)",
     ]
+
+
+def test_an_emulated_processor_and_a_system_that_is_an_image_are_shown() -> None:
+    cpu = replace(machines.PC.cpu, emulator="QEMU", emulated_on="arm64")
+    host = machines.pc(cpu=cpu, os=replace(machines.PC.os, image="ostree"))
+    shown = plain(host)
+    assert "emulated by QEMU on arm64" in shown
+    assert "an image (ostree)" in shown

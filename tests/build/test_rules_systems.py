@@ -8,7 +8,7 @@ import pytest
 
 from floatllm_build.host.findings import Findings
 from floatllm_build.host.os_facts import probe_os
-from floatllm_build.rules.packages import install_command
+from floatllm_build.rules.packages import as_root, install_command
 from floatllm_build.rules.systems import debian_of, fedora_of, ids_of, rhel_of, ubuntu_of
 from floatllm_build.system import Replay
 from floatllm_build.tables.systems import ROLLING
@@ -76,6 +76,8 @@ AMAZON = (
         ('PRETTY_NAME="Pop!_OS 22.04 LTS"\n', (22, 4), 0),
         ('PRETTY_NAME="Zorin OS 16.3"\nID=zorin\nVERSION_ID="16"\n', (20, 4), 0),
         ('PRETTY_NAME="Debian GNU/Linux 12 (bookworm)"\n', (0, 0), 12),
+        ('PRETTY_NAME="LMDE 6 (faye)"\n', (0, 0), 12),
+        ('PRETTY_NAME="MX 23.6 Libretto"\nID=mx\nID_LIKE=debian\nVERSION_ID="23.6"\n', (0, 0), 12),
         # A release that came after this table.
         (
             'PRETTY_NAME="Ubuntu 30.04 LTS"\nID=ubuntu\nVERSION_ID="30.04"\nVERSION_CODENAME=zany\n',
@@ -189,6 +191,12 @@ VANILLA = 'NAME="Vanilla OS"\nID=vanilla\nID_LIKE=debian\nVERSION_CODENAME=orchi
             ["toolbox", "sudo rpm-ostree install gcc-c++", "dnf install gcc-c++"],
         ),
         (FEDORA, OSTREE, ["toolbox", "sudo rpm-ostree install gcc-c++"]),
+        (
+            'PRETTY_NAME="Fedora Linux 42.20250801.0 (Kinoite)"\n',
+            {},
+            ["toolbox", "rpm-ostree install gcc-c++"],
+        ),
+        ('PRETTY_NAME="openSUSE MicroOS"\n', {}, ["distrobox", "transactional-update"]),
         (COREOS, OSTREE, ["toolbox", "rpm-ostree"]),
         (BAZZITE, {}, ["distrobox", "toolbox", "rpm-ostree install gcc-c++"]),
         (STEAMOS, {}, ["distrobox", "sudo pacman -S gcc"]),
@@ -208,6 +216,12 @@ def test_a_system_that_is_an_image_gets_a_container(
     fix = install_command(system(text, **kinds), "c++")
     assert [part for part in parts if part not in fix] == []
     assert "make a container" in fix
+
+
+def test_other_commands_go_into_the_container_as_well() -> None:
+    command = as_root(system(FEDORA, **OSTREE), "sudo dnf install cuda-toolkit-12-9")
+    assert "toolbox" in command
+    assert "sudo dnf install cuda-toolkit-12-9" in command
 
 
 def test_in_a_container_of_such_a_system_packages_are_installed_as_usual() -> None:
@@ -260,6 +274,7 @@ def test_each_has_its_own_package_manager(text: str, kinds: dict[str, Any], comm
         ({"native": {"euid": 1000}, "which": {"sudo": "/usr/bin/sudo"}}, "sudo apt install g++"),
         ({"native": {"euid": 1000}, "which": {"doas": "/usr/bin/doas"}}, "doas apt install g++"),
         ({"native": {"euid": 1000}}, "apt install g++, as root"),
+        ({"globs": {"/run/.toolboxenv": ["/run/.toolboxenv"]}}, "sudo apt install g++"),
         ({}, "sudo apt install g++"),
         # In a container: root as a rule, and not where sudo is there or the user is known.
         ({"files": {"/run/systemd/container": {"text": "lxc"}}}, "apt install g++"),
