@@ -15,6 +15,9 @@ import pytest
 from test_backend import NAME, Place, copied
 from tool_environment import fresh_environment, make_venv, skip_or_fail
 
+# They configure with a real compiler, and wait for pip to make its environments.
+pytestmark = pytest.mark.build
+
 _STOPS = """#!/bin/sh
 case "$*" in *ggml/*/src/*) echo "it comes to compiling ggml" >&2; exit 1;; esac
 exec {} "$@"
@@ -70,7 +73,6 @@ def builds(done: subprocess.CompletedProcess[str]) -> str:
         ),
         ("pip==23.2.1", ("install", "-v")),
         ("pip", ("install", "-e")),
-        ("", ("wheel", "--no-deps")),
     ],
 )
 def test_from_a_checkout(

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import datetime as dt
+import os
+import subprocess
 import sys
 import sysconfig
 import time
@@ -43,6 +45,17 @@ def with_template(engine: Installed, tmp_path: Path) -> Callable[..., Model]:
 
 def _rendered(template: str, **variables: Any) -> str:
     return chat.render(template, {"messages": _HELLO, **variables})
+
+
+def test_jinja2_does_not_come_from_the_current_folder(tmp_path: Path) -> None:
+    """Not where Python itself would look there first: in `python -c`, after the package is imported."""
+    code = "from floatllm import chat; print(chat.render('{{ a }}', {'a': 'ours'}))"
+    (tmp_path / "jinja2.py").write_text("open('mark', 'w')\n")
+    env = {**os.environ, "PYTHONPATH": os.pathsep.join(path for path in sys.path if path)}
+    words = [sys.executable, "-c", code]
+    done = subprocess.run(words, cwd=tmp_path, env=env, capture_output=True, text=True, check=True)
+    assert done.stdout == "ours\n"
+    assert not (tmp_path / "mark").exists()
 
 
 def test_smollm_is_asked_in_its_own_words(engine: Installed, smollm: Path) -> None:
