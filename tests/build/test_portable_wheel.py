@@ -16,6 +16,7 @@ from io import BytesIO
 from pathlib import Path
 
 import pytest
+from elf import read as library_facts
 from toolchains import packages
 
 from floatllm_build.system import LiveSystem
@@ -131,6 +132,14 @@ def test_its_libraries_keep_their_names(archive: zipfile.ZipFile) -> None:
     assert not [name for name in names if re.search(r"-[0-9a-f]{8}\.so", name)]
     folders = {name.rpartition("/")[0] for name in archive.namelist() if name.endswith(".so")}
     assert folders == {"floatllm"}
+
+
+def test_every_library_is_hardened(archive: zipfile.ZipFile) -> None:
+    for name, content in libraries(archive).items():
+        found = library_facts(content)
+        assert (found.relro, found.now, found.stack) == (True, True, False), name
+    engine = library_facts(libraries(archive)["libfloatllm.so"])
+    assert "__stack_chk_fail" in engine.wanted
 
 
 def test_it_finds_its_own_libraries_in_its_own_folder_alone(

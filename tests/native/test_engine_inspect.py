@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from array import array
 from collections.abc import Callable
 from pathlib import Path
@@ -106,3 +107,19 @@ def test_devices_are_listed(engine: Installed) -> None:
     assert (cpu["kind"], cpu["maps_host"]) == ("cpu", True)
     assert cpu["memory_total"] >= cpu["memory_free"] > 0
     assert "CPU" in engine.run("devices").stdout
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="/proc and RLIMIT_AS are Linux's")
+def test_what_is_free_of_the_cpus_memory_is_what_a_plan_could_have(engine: Installed, tiny: Path) -> None:
+    def free(*under: str) -> int:
+        done = engine.run("devices", "--json", under=under)
+        return next(d["memory_free"] for d in json.loads(done.stdout)["devices"] if d["name"] == "CPU")
+
+    facts = dict(line.split(":") for line in Path("/proc/meminfo").read_text().splitlines())
+    available = int(facts["MemAvailable"].split()[0]) << 10
+    # Other programs come and go meanwhile; control groups may give less.
+    assert free() <= available * 1.1 + (256 << 20)
+    limit = 2 << 30
+    assert 0 < free("prlimit", f"--as={limit}") < limit
+    planned = engine.run("plan", tiny, "--json", "--device", "CPU", under=("prlimit", f"--as={limit}"))
+    assert json.loads(planned.stdout)["memory"]["limit"] <= limit
