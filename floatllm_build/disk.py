@@ -119,7 +119,10 @@ def _refused_start(name: str) -> str:
 
 def check_runs_programs(cache: Path) -> None:
     """Raises MissingError where nothing can be run from the cache: the tools, the self-test's engine."""
-    refusal = forbids_programs(cache)
+    try:
+        refusal = forbids_programs(cache)
+    except OSError:
+        return  # as on a full disk, where all may be there already
     if refusal:
         raise MissingError(
             f"Nothing may be run from the cache folder {cache}: {refusal}. Its file system is mounted "

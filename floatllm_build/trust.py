@@ -111,6 +111,16 @@ def check_cache(home: Path, *, cleaning: bool = False) -> None:
     fault = _root_fault(home, me) if me else None
     if me and fault and not (cleaning and not fault.foreign):
         raise MissingError(_words(home, [fault], me))
+    if me and not fault:
+        _close_to_group(home, me)
+
+
+def _close_to_group(home: Path, me: Me) -> None:
+    """Takes the right to write from a group of the user's own; the folder may hold other things than ours."""
+    found = home.stat()
+    if found.st_uid == me.user and found.st_mode & _WRITABLE and not found.st_mode & stat.S_ISVTX:
+        with contextlib.suppress(OSError):
+            home.chmod(stat.S_IMODE(found.st_mode) & ~_WRITABLE)
 
 
 def check_inside(home: Path, names: Iterable[str]) -> None:

@@ -141,6 +141,24 @@ def test_a_cached_ggml_that_was_damaged_is_fetched_again(place: Place) -> None:
     assert "fetched and verified" in install_works(place)
 
 
+def test_a_kept_wheel_in_which_a_bit_flipped_is_packed_and_proven_again(place: Place) -> None:
+    install_works(place)
+    (kept,) = (path for path in place.cache.glob("wheels/*/*.whl") if path.stat().st_mtime == newest(place))
+    whole = kept.read_bytes()
+    changed = bytearray(whole)
+    changed[len(whole) // 2] ^= 1
+    kept.write_bytes(changed)
+    said = install_works(place)
+    assert "operations agree" in said
+    assert "reusing" not in said
+    assert kept.read_bytes() == whole
+    assert "nothing changed; reusing" in install_works(place)
+
+
+def newest(place: Place) -> float:
+    return max(path.stat().st_mtime for path in place.cache.glob("wheels/*/*.whl"))
+
+
 # ---- the disk ---------------------------------------------------------------------------------
 
 

@@ -70,9 +70,32 @@ def test_it_is_fetched_once_and_works_without_an_index_then(
     assert heard == []
 
 
+def flip(path: Path) -> None:
+    content = bytearray(path.read_bytes())
+    content[2] ^= 1
+    path.write_bytes(content)
+
+
+def test_where_nothing_is_compiled_only_its_wheels_are_read(index: Path, tmp_path: Path) -> None:
+    cache = tmp_path / "cache"
+    assert fetch(cache)
+    toolkit = planned_in(cache)
+
+    def fetch_to_run() -> bool:
+        return fetch_toolkit(LiveSystem(), toolkit, cache, lambda _: None, compiles=False)
+
+    flip(home_of(toolkit) / "toolkit" / "nvidia" / "cu13" / "lib" / "libcublas.so.13")
+    assert not fetch_to_run()
+    flip(next(runtime_wheels(toolkit).glob("nvidia_cublas*")))
+    assert fetch_to_run()
+
+
 @pytest.mark.parametrize(
     "damage",
-    ["gone", "wheel cut", *(pytest.param(one, marks=pytest.mark.ci) for one in ("cut", "wheel gone"))],
+    [
+        *("gone", "bit", "wheel cut"),
+        *(pytest.param(one, marks=pytest.mark.ci) for one in ("cut", "wheel gone", "wheel bit")),
+    ],
 )
 def test_one_that_was_damaged_is_fetched_again(index: Path, tmp_path: Path, damage: str) -> None:
     cache = tmp_path / "cache"
@@ -82,6 +105,8 @@ def test_one_that_was_damaged_is_fetched_again(index: Path, tmp_path: Path, dama
     victim = next(runtime_wheels(toolkit).glob("nvidia_cublas*")) if "wheel" in damage else library
     if "gone" in damage:
         victim.unlink()
+    elif "bit" in damage:
+        flip(victim)
     else:
         victim.write_bytes(victim.read_bytes()[:3])
     assert fetch(cache)

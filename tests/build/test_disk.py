@@ -165,6 +165,13 @@ def test_both_ways_of_running_are_really_tried(
 
 
 @LINUX
+def test_a_full_disk_is_no_refusal_to_run(tmp_path: Path) -> None:
+    folder = tmp_path / "full"
+    with mounted(folder, "-t", "tmpfs", "-o", "nr_inodes=1"):
+        disk.check_runs_programs(folder)
+
+
+@LINUX
 def test_an_environment_on_a_noexec_mount_is_refused(noexec: Path) -> None:
     with pytest.raises(MissingError, match="--python") as caught:
         disk.check_loads_libraries(noexec)

@@ -10,9 +10,10 @@ from pathlib import Path
 import pytest
 from machines import PC
 
+from floatllm_build import tools
 from floatllm_build.pip import own_pip
-from floatllm_build.system import LiveSystem
-from floatllm_build.tools import with_tools
+from floatllm_build.system import Completed, LiveSystem
+from floatllm_build.tools import read_tools, with_tools
 from floatllm_build.values import Program
 
 
@@ -66,3 +67,62 @@ def test_pip_is_found_where_a_build_hides_it(tmp_path: Path, monkeypatch: pytest
     command = own_pip(system, tmp_path)
     assert command == (sys.executable, "-E", "-m", "pip")
     assert system.run((*command, "--version"), timeout=60).rc == 0
+
+
+class Index:
+    """A pip that brings a cmake of two files and counts how often."""
+
+    def __init__(self) -> None:
+        self.asked = 0
+
+    def __call__(self, _system: object, _cache: Path, *words: str, **_: object) -> Completed:
+        self.asked += 1
+        target = Path(words[words.index("--target") + 1])
+        (target / "bin").mkdir(parents=True)
+        (target / "bin" / "cmake").write_text("#!/bin/sh\necho cmake version 4.1.0\n")
+        (target / "bin" / "cmake").chmod(0o755)
+        (target / "Modules").mkdir()
+        (target / "Modules" / "Find.cmake").write_text("words of a module")
+        return Completed(rc=0, out="", err="")
+
+
+def test_a_damaged_tool_is_brought_anew(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    index, system = Index(), LiveSystem()
+    monkeypatch.setattr(tools, "fetch_with_pip", index)
+    bare = replace(PC.toolchain, cmake=None)
+    chain = with_tools(system, bare, tmp_path)
+    program = tmp_path / "tools/cmake/bin/cmake"
+    assert chain.cmake == Program(path=str(program), version="4.1.0")
+    assert with_tools(system, bare, tmp_path) == chain
+    assert read_tools(system, chain, tmp_path) == chain
+    assert index.asked == 1
+    # What is run is read each time.
+    program.write_text("#!/bin/sh\necho cmake version 4.1.1\n")
+    assert with_tools(system, bare, tmp_path) == chain
+    assert index.asked == 2
+    # The rest, which is a hundred megabytes, before a build.
+    module = tmp_path / "tools/cmake/Modules/Find.cmake"
+    module.write_text("wordz of a module")
+    assert with_tools(system, bare, tmp_path) == chain
+    assert index.asked == 2
+    assert read_tools(system, chain, tmp_path) == chain
+    assert index.asked == 3
+    assert module.read_text() == "words of a module"
+    module.unlink()
+    assert with_tools(system, bare, tmp_path) == chain
+    assert index.asked == 4
+
+
+def test_a_tool_of_an_earlier_version_of_this_one_has_no_list_and_is_brought_anew(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    index = Index()
+    index(None, tmp_path, "--target", str(tmp_path / "tools/cmake"))
+    monkeypatch.setattr(tools, "fetch_with_pip", index)
+    with_tools(LiveSystem(), replace(PC.toolchain, cmake=None), tmp_path)
+    assert index.asked == 2
+
+
+def test_a_tool_of_the_machine_is_not_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tools, "is_whole", lambda *_: pytest.fail("reads what is not in the cache"))
+    assert read_tools(LiveSystem(), PC.toolchain, tmp_path) == PC.toolchain

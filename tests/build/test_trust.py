@@ -105,6 +105,7 @@ def test_an_earlier_cache_of_a_user_with_a_group_of_its_own_is_used(
         (tmp_path / folder).mkdir(exist_ok=True)
         (tmp_path / folder).chmod(0o775)
     check(tmp_path)
+    assert stat.S_IMODE(tmp_path.stat().st_mode) == 0o755
     assert stat.S_IMODE((tmp_path / "wheels").stat().st_mode) == 0o700
 
 
