@@ -104,7 +104,9 @@ def test_values_that_mean_nothing_are_not_looked_for() -> None:
     assert secrets_of({"DEBUG_AUTH": "1", "X_PASSWORD": "on", "SOME_KEY": "true", "EMPTY_TOKEN": ""}) == set()
 
 
-@pytest.mark.parametrize("name", ["HF_TOKEN", "GH_PAT_TOKEN", "AWS_SECRET_ACCESS_KEY", "PGPASSWORD", "X_API_KEY"])
+@pytest.mark.parametrize(
+    "name", ["HF_TOKEN", "GH_PAT_TOKEN", "AWS_SECRET_ACCESS_KEY", "PGPASSWORD", "X_API_KEY"]
+)
 def test_a_variable_is_known_by_its_name(name: str) -> None:
     assert names_a_secret(name)
     assert not names_a_secret("CMAKE_ARGS")
