@@ -104,12 +104,16 @@ def schemas() -> dict[str, dict[str, Any]]:
             "description": "Why there is no plan, and what to do; null where there is one.",
             "type": ["string", "null"],
         },
+    }
+    # Not required: what earlier tools printed in this version has to fit.
+    engine = {
         "engine": {
             "description": "The engine that the target holds; null without one, and of a recorded host.",
             "anyOf": [{"$ref": "#/$defs/Engine"}, {"type": "null"}],
-        },
+        }
     }
     detect = widened(known["Host"], {"schema_version": VERSION}, {**no_plan, **missing})
+    detect["properties"] |= engine
     plan = widened(known["Plan"], {}, missing)
     return {
         "detect.schema.json": document(
