@@ -25,10 +25,10 @@ from floatllm_build.record import find_fault
 from floatllm_build.select import make_plan
 from floatllm_build.symbols import Door, Symbols
 from floatllm_build.system import LiveSystem, Recorder
-from floatllm_build.upkeep import Engine
 from floatllm_build.values import (
     Compiler,
     CpuBound,
+    Engine,
     Host,
     Lack,
     Linker,

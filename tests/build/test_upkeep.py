@@ -29,8 +29,7 @@ from floatllm_build.select import DEVICES
 from floatllm_build.standing import find_changes, installed_key, read_engine
 from floatllm_build.system import LiveSystem
 from floatllm_build.uninstall import find_left, find_ours, uninstall
-from floatllm_build.upkeep import Engine
-from floatllm_build.values import Target
+from floatllm_build.values import Engine, Target
 from floatllm_build.wheel_file import record_hash
 
 DATA = Path(flow.__file__).resolve().parents[2]
