@@ -9,8 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from floatllm_build.distributions import distributions
-from floatllm_build.upkeep import Engine
-from floatllm_build.values import BACKENDS, Backend, Plan
+from floatllm_build.values import BACKENDS, Backend, Engine, Plan
 from floatllm_build.wheel_file import parse_record
 
 # Where this tool keeps a wheel, the folder has the name of all that decided it.

@@ -11,25 +11,6 @@ from floatllm_build.values import Target
 
 
 @dataclass(frozen=True, kw_only=True)
-class Engine:
-    """The engine that an environment holds."""
-
-    version: str
-    preset: str
-    """Empty where its manifest cannot be read."""
-    backends: tuple[str, ...]
-    device: str
-    """ggml's name of the device that its proof ran on."""
-    ggml: str
-    plugins: tuple[str, ...]
-    """Further wheels beside it: floatllm-vulkan."""
-    current: bool | None
-    """Whether `install` would leave it as it is; None where nobody can say."""
-    changes: tuple[str, ...]
-    """What `install` would change, in words."""
-
-
-@dataclass(frozen=True, kw_only=True)
 class Left:
     """A package that the engine needed and that stays where that was removed."""
 

@@ -370,6 +370,25 @@ class Source:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Engine:
+    """The engine that the target holds."""
+
+    version: str
+    preset: str
+    """Empty where its manifest cannot be read."""
+    backends: tuple[str, ...]
+    device: str
+    """ggml's name of the device that its proof ran on."""
+    ggml: str
+    plugins: tuple[str, ...]
+    """Further wheels beside it: floatllm-vulkan."""
+    current: bool | None
+    """Whether `install` would leave it as it is; null where nobody can say."""
+    changes: tuple[str, ...]
+    """What `install` would change, in words."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class Host:
     os: OsFacts
     python: PythonFacts
@@ -387,6 +406,8 @@ class Host:
     limits: tuple[Limit, ...]
     sources: tuple[Source, ...]
     notes: tuple[Note, ...]
+    engine: Engine | None = None
+    """`detect` alone looks for it; a recorded host has none."""
 
 
 # ---- request and plan -------------------------------------------------------------------------

@@ -15,9 +15,8 @@ from typing import Any
 
 from pydantic import ConfigDict, TypeAdapter
 
-from floatllm_build import upkeep, values
+from floatllm_build import values
 from floatllm_build.record import RECORD_SHAPE
-from floatllm_build.upkeep import Engine
 from floatllm_build.values import SCHEMA_VERSION, Host, Lack, Plan
 
 HERE = Path(__file__).resolve().parent
@@ -34,12 +33,11 @@ ABOUT_RECORDS = (
 
 def definitions() -> dict[str, Any]:
     """JSON schema of each value, its docstrings among it."""
-    every = (*vars(values).values(), *vars(upkeep).values())
-    kinds = [kind for kind in every if dataclasses.is_dataclass(kind)]
+    kinds = [kind for kind in vars(values).values() if dataclasses.is_dataclass(kind)]
     for kind in kinds:
         kind.__pydantic_config__ = ConfigDict(use_attribute_docstrings=True)
     found: dict[str, Any] = {}
-    for kind in (Host, Plan, Lack, Engine):
+    for kind in (Host, Plan, Lack):
         schema = TypeAdapter(kind).json_schema(mode="serialization")
         found |= {**schema.pop("$defs", {}), kind.__name__: schema}
     for name, schema in found.items():
@@ -103,10 +101,6 @@ def schemas() -> dict[str, dict[str, Any]]:
         "problem": {
             "description": "Why there is no plan, and what to do; null where there is one.",
             "type": ["string", "null"],
-        },
-        "engine": {
-            "description": "The engine that the target holds; null without one, and of a recorded host.",
-            "anyOf": [{"$ref": "#/$defs/Engine"}, {"type": "null"}],
         },
     }
     detect = widened(known["Host"], {"schema_version": VERSION}, {**no_plan, **missing})

@@ -6,6 +6,8 @@ import json
 import os
 import shlex
 import sys
+from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -107,29 +109,27 @@ def detect(
     request = make_request(recorder, backend, preset, memory, jobs, architectures, low_mem=low_mem)
     symbols = system.symbols if isinstance(system, Door) else None
     found = flow.detect(recorder, request, _asked_python(recorder, record, python), symbols)
-    engine = None
+    host = found.host
     if symbols:
         # What a record does not hold: the files there, and what they would become.
-        engine = flow.engine_of(LiveSystem(), symbols.show_in(found.host), symbols.show_in(found.plan))
+        engine = flow.engine_of(LiveSystem(), symbols.show_in(host), symbols.show_in(found.plan))
+        host = replace(host, engine=engine)
     if save:
         _save(save, recorder.text())
     if as_json:
         _print_json(
             {
-                **to_json(found.host),
+                **to_json(host),
                 "plan": to_json(found.plan) if found.plan else None,
                 "missing": [vars(lack) for lack in found.lacks],
                 "problem": found.problem or None,
-                "engine": vars(engine) if engine else None,
             }
         )
     else:
         from floatllm_build import render  # noqa: PLC0415  rich takes its time, and JSON needs none of it
 
         command = shlex.join(_install_command(request, memory, python))
-        render.show_detect(
-            found.host, found.plan, found.problem, found.lacks, why=why, command=command, engine=engine
-        )
+        render.show_detect(host, found.plan, found.problem, found.lacks, why=why, command=command)
     if found.problem and (request.backend or request.preset or request.architectures):
         # Whoever asked for something gets the status that `install` would end with.
         raise typer.Exit(MissingError.exit_code)

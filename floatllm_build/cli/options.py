@@ -112,7 +112,13 @@ PythonOption = Annotated[
     ),
 ]
 OutOption = Annotated[
-    Path, typer.Option(metavar="FOLDER", help="Folder for the wheel.", rich_help_panel=_WHERE)
+    Path,
+    typer.Option(
+        metavar="FOLDER",
+        help="Folder for the wheel. Default: this one.",
+        show_default=False,
+        rich_help_panel=_WHERE,
+    ),
 ]
 ReportOption = Annotated[
     Path | None,

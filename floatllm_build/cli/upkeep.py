@@ -13,8 +13,7 @@ from floatllm_build.errors import UsageFaultError
 from floatllm_build.settings import request_of, settings_for_pip
 from floatllm_build.symbols import Door, Symbols
 from floatllm_build.system import LiveSystem, Recorder
-from floatllm_build.upkeep import Engine
-from floatllm_build.values import Request, to_json
+from floatllm_build.values import Engine, Request, to_json
 
 _SECONDS = 30.0
 

@@ -27,8 +27,8 @@ from floatllm_build.standing import installed_key, read_json
 from floatllm_build.system import System
 from floatllm_build.troubles import troubles
 from floatllm_build.uninstall import find_ours
-from floatllm_build.upkeep import Engine, Reported
-from floatllm_build.values import Target
+from floatllm_build.upkeep import Reported
+from floatllm_build.values import Engine, Target
 
 _T = TypeVar("_T")
 

@@ -25,8 +25,8 @@ from floatllm_build.sizes import show_size
 from floatllm_build.standing import find_changes, installed_key, read_engine
 from floatllm_build.system import System
 from floatllm_build.uninstall import find_left, find_ours, find_strays, uninstall
-from floatllm_build.upkeep import Cleaned, Engine, Removed
-from floatllm_build.values import Host, Plan, Target
+from floatllm_build.upkeep import Cleaned, Removed
+from floatllm_build.values import Engine, Host, Plan, Target
 from floatllm_build.wheel import find_cached
 from floatllm_build.wheel_file import record_hash
 

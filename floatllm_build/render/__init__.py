@@ -14,7 +14,6 @@ from floatllm_build.render.screens import INSTALL, detect_screen, plan_screen
 from floatllm_build.render.terminal import lines_console, put
 from floatllm_build.render.upkeep import show_cleaned, show_removed, show_reported
 from floatllm_build.render.words import count
-from floatllm_build.upkeep import Engine
 from floatllm_build.values import Host, Installed, Lack, Plan, Verified
 
 __all__ = [
@@ -40,10 +39,9 @@ def show_detect(
     *,
     why: bool,
     command: str = INSTALL,
-    engine: Engine | None = None,
 ) -> None:
-    """`command` is the one that builds exactly what the plan says; `engine` is there already."""
-    put(detect_screen(host, plan, problem, lacks, why=why, command=command, engine=engine))
+    """`command` is the one that builds exactly what the plan says."""
+    put(detect_screen(host, plan, problem, lacks, why=why, command=command))
 
 
 def show_plan(plan: Plan, lacks: tuple[Lack, ...]) -> None:

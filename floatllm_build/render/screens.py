@@ -10,8 +10,7 @@ from floatllm_build.plain import tilde
 from floatllm_build.render.facts import device_name, fact_rows
 from floatllm_build.render.layout import Row, Screen, Section, State
 from floatllm_build.render.words import count, size
-from floatllm_build.upkeep import Engine
-from floatllm_build.values import Host, Lack, Plan, Reason
+from floatllm_build.values import Engine, Host, Lack, Plan, Reason
 
 # Reasons that the screen tells in its own row.
 _TOLD_ELSEWHERE = {"jobs"}
@@ -29,13 +28,12 @@ def detect_screen(
     *,
     why: bool,
     command: str = INSTALL,
-    engine: Engine | None = None,
 ) -> Screen:
     """What the machine is and what would be built on it. Without a plan, `problem` says why.
 
-    `command` is the one that builds exactly this; `engine` is what the target holds already.
+    `command` is the one that builds exactly this.
     """
-    current = bool(engine and engine.current)
+    current = bool(host.engine and host.engine.current)
     state: State = "impossible" if not plan else "missing" if lacks else "ready"
     title = {
         "ready": "nothing to do" if current else "ready to build",
@@ -60,8 +58,8 @@ def detect_screen(
             ),
         ]
     rows = _builds(host, plan, lacks, "" if current else command) if plan else _problem(problem)
-    if engine:
-        rows = (*_engine(engine), *rows)
+    if host.engine:
+        rows = (*_engine(host.engine), *rows)
     return Screen(
         state=state,
         verdict=Section(title=title, rows=rows),

@@ -28,6 +28,7 @@ from floatllm_build.system import LiveSystem, Recorder
 from floatllm_build.values import (
     Compiler,
     CpuBound,
+    Engine,
     Host,
     Lack,
     Linker,
@@ -115,6 +116,23 @@ def test_what_detect_and_plan_print_is_valid(host: Host) -> None:
     assert faults("detect", whole) == []
     assert faults("detect", {**whole, "plan": None, "problem": "nothing works"}) == []
     assert faults("plan", {**whole["plan"], "missing": [LACK]}) == []
+
+
+def test_an_engine_that_is_there_is_valid_too() -> None:
+    whole = detected(PC)
+    there = Engine(
+        version="0.1.0",
+        preset="cpu",
+        backends=("cpu",),
+        device="CPU",
+        ggml="0.15.3",
+        plugins=(),
+        current=False,
+        changes=("preset cpu to cuda",),
+    )
+    assert faults("detect", {**whole, "engine": None}) == []
+    assert faults("detect", as_read({**whole, "engine": vars(there)})) == []
+    assert faults("detect", as_read({**whole, "engine": {**vars(there), "current": "no"}}))
 
 
 def test_the_probed_host_and_its_record_are_valid() -> None:

@@ -13,6 +13,7 @@ import re
 import shutil
 import subprocess
 import sys
+import zipfile
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -333,6 +334,8 @@ def test_the_page_can_be_followed(phone: Phone) -> None:
     assert left
     assert 0 < int(left[1]) < units
     assert re.search(r"^verify +[0-9]+ chunks mapped, computed on CPU", said, re.MULTILINE)
+    with zipfile.ZipFile(home / "report.zip") as report:
+        report.extract("host.json", home)
     assert "Android 14" in phone.tool("detect", "--from", f"{HOME}/host.json").stdout
     # What compilers and linkers wrote on their way lay here, for there is no other place; and is gone.
     assert list((phone.files / "usr" / "tmp").iterdir()) == []
