@@ -7,13 +7,13 @@ import errno
 import mmap
 import os
 import shutil
-import subprocess
 import sys
 import tempfile
 from pathlib import Path
 
 from floatllm_build.errors import MissingError
 from floatllm_build.paths import CACHE_FOLDERS, cache_dir
+from floatllm_build.start import NOWHERE, TooLateError, start, which
 
 # A CUDA toolkit has some thousand files; more than this are not counted to the end.
 _MOST_FILES = 50_000
@@ -96,24 +96,19 @@ def _refused_mapping(name: str) -> str:
 
 
 def _refused_start(name: str) -> str:
-    shell = shutil.which("sh")
+    shell = which("sh")
     if not shell:
         return ""
     try:
         Path(name).write_text(f"#!{shell}\nexit 0\n", encoding="utf-8")
-        subprocess.run(
-            (name,),
-            cwd="/",
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL,
-            timeout=_SECONDS,
-            check=False,
-        )
+        child = start((name,), env=os.environ, stdout=NOWHERE, stderr=NOWHERE)
     except OSError as error:
         return error.strerror or str(error) if error.errno in _REFUSED else ""
-    except subprocess.TimeoutExpired:
-        return ""
+    try:
+        child.wait(_SECONDS)
+    except TooLateError:
+        child.kill()
+        child.wait()
     return ""
 
 

@@ -22,6 +22,7 @@ from floatllm_build import __version__
 from floatllm_build.errors import FAULT
 from floatllm_build.files import write_whole
 from floatllm_build.scrub import Scrubber
+from floatllm_build.trust import is_ours, make_private
 
 FOLDER = "errors"
 REPORTED = {FAULT, 4, 5, 6}
@@ -80,15 +81,25 @@ def keep_trouble(cache: Path, trouble: Trouble) -> Path | None:
     path = cache / FOLDER / f"{stamp}.json"
     # Whatever failed, its message counts for more than this.
     with contextlib.suppress(OSError):
-        write_whole(path, text)
-        _forget_old(path.parent)
-        return path
+        if _may_hold(path.parent):
+            write_whole(path, text)
+            _forget_old(path.parent)
+            return path
     with contextlib.suppress(OSError):
         handle, name = tempfile.mkstemp(prefix="floatllm-error-", suffix=".json")
         with os.fdopen(handle, "wb") as file:
             file.write(text)
         return Path(name)
     return None
+
+
+def _may_hold(folder: Path) -> bool:
+    """Makes the folder, if the cache is ours alone; nothing is written into another."""
+    make_private(folder.parent)
+    if not is_ours(folder.parent.resolve()):
+        return False
+    make_private(folder)
+    return is_ours(folder) and not folder.is_symlink()
 
 
 def _forget_old(folder: Path) -> None:

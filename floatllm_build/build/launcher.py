@@ -10,11 +10,11 @@ from __future__ import annotations
 import os
 import re
 import shlex
-import shutil
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from floatllm_build.start import which
 from floatllm_build.values import Compiler, Plan, ToolchainFacts
 
 _BY_GGML = ("ccache", "sccache")
@@ -81,7 +81,7 @@ def _launcher(plan: Plan, env: Mapping[str, str]) -> tuple[tuple[str, ...], tupl
         text = told[-1] if told else env.get(name, "")
         found.append(tuple(filter(None, text.split(";"))))
     if not any(found) and not any(_NO_SWITCH.fullmatch(word) for word in plan.cmake):
-        program = next((path for name in _BY_GGML if (path := shutil.which(name, path=env.get("PATH")))), "")
+        program = next((path for name in _BY_GGML if (path := which(name, env))), "")
         found = [(program,) if program else ()] * 2
     return found[0], found[1]
 
@@ -95,7 +95,7 @@ def _words(command: str) -> tuple[str, ...]:
 
 def _cache(word: str, env: Mapping[str, str]) -> str:
     """The program where it, or what its link leads to, is a compiler cache; else empty."""
-    path = shutil.which(word, path=env.get("PATH")) or word
+    path = which(word, env) or word
     names = (Path(path).name, Path(os.path.realpath(path)).name)
     return path if any(map(_CACHES.fullmatch, names)) else ""
 

@@ -5,8 +5,6 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
-from floatllm_build.sizes import KIB
-
 
 @dataclass(frozen=True, kw_only=True)
 class Known:
@@ -21,8 +19,8 @@ class Known:
 # Mesa's sources, read in November 2026: v3dv_device.c; freedreno_devices.py (a6xx_gen1 and a6xx_gen2 have no
 # storage_16bit, of a6xx_gen3 on all have); pvr_device.c; anv's hasvk (16-bit storage since generation 8).
 KNOWN = (
-    Known(words=re.compile(r"(?i)\bV3D\b|\bV3DV|VideoCore"), shared_memory=16 * KIB),
-    Known(words=re.compile(r"(?i)powervr|imagination"), shared_memory=16 * KIB),
+    Known(words=re.compile(r"(?i)\bV3D\b|\bV3DV|VideoCore"), shared_memory=16 << 10),
+    Known(words=re.compile(r"(?i)powervr|imagination"), shared_memory=16 << 10),
     Known(
         words=re.compile(r"(?i)turnip.{0,40}\b(?:FD)?(?:60[58]|61[025689]|6[234]0|680)\b"),
         storage_16_bit=False,

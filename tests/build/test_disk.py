@@ -146,7 +146,7 @@ def test_a_cache_on_a_noexec_mount_is_refused_before_anything_is_done(noexec: Pa
     assert f"Nothing may be run from the cache folder {cache}" in done.stderr
     assert "Name a folder on another file system in FLOATLLM_CACHE_DIR" in done.stderr
     assert "probe" not in done.stderr
-    assert sorted(path.name for path in cache.iterdir()) == ["lock"]
+    assert sorted(path.name for path in cache.iterdir()) == ["errors", "lock"]
     shown = tool("detect", FLOATLLM_CACHE_DIR=str(cache))
     assert "a cache that programs can be run from" in shown.stdout
 
