@@ -81,9 +81,13 @@ def test_what_needs_an_engine_or_a_compiler_is_not_even_read_for_the_quick_set()
 
 
 def test_the_linters_versions_stand_once() -> None:
-    script = (ROOT / ".ci" / "run").read_text()
+    script = ROOT / ".ci" / "run"
+    if not script.is_file():
+        pytest.skip(f"no {script}: it is part of a checkout alone")
     # Not in an extra: who has no access to its download cannot install it.
-    assert [word for word in re.findall(r"[\w-]+==[\d.]+", script) if "actionlint" not in word] == []
+    assert [
+        word for word in re.findall(r"[\w-]+==[\d.]+", script.read_text()) if "actionlint" not in word
+    ] == []
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="a script of the shell")
