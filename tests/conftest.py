@@ -12,12 +12,21 @@ import subprocess
 import sys
 from collections.abc import Generator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import settings
-from needs import for_quick_alone, left_to_ci, mark, never_quick, order, runs_an_engine
+from needs import for_quick_alone, group_of, left_to_ci, mark, never_quick, order, runs_an_engine
 from packaged import packaged_model
-from sharing import keep_bytecode, kept_folder, once, session_folder
+from sharing import (
+    groups_folder,
+    keep_bytecode,
+    kept_folder,
+    once,
+    read_groups,
+    session_folder,
+    write_groups,
+)
 from tool_environment import (
     ROOT,
     Environment,
@@ -58,6 +67,27 @@ def pytest_cmdline_main(config: pytest.Config) -> None:
         options.loadscopereorder = False
 
 
+@pytest.hookimpl(optionalhook=True)
+def pytest_configure_node(node: Any) -> None:
+    """Where workers write down which test belongs to which group."""
+    if node.config.option.dist == "loadgroup":
+        node.workerinput["floatllm_groups"] = str(groups_folder(node.config))
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
+    """By group. pytest-xdist 3.8 does that by the test's id, in a way that pytest 9.2 does not heed."""
+    if config.option.dist != "loadgroup":
+        return None
+    from xdist.scheduler import LoadScopeScheduling
+
+    class ByGroup(LoadScopeScheduling):
+        def _split_scope(self, nodeid: str) -> str:
+            return read_groups(groups_folder(config)).get(nodeid, nodeid)
+
+    return ByGroup(config, log)
+
+
 def pytest_configure(config: pytest.Config) -> None:
     keep_bytecode(config)
 
@@ -79,6 +109,11 @@ def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     for item in items:
         mark(item)
+    told: dict[str, str] = getattr(config, "workerinput", {})
+    if "floatllm_groups" in told:
+        write_groups(
+            Path(told["floatllm_groups"]), told["workerid"], {one.nodeid: group_of(one) for one in items}
+        )
     if left_to_ci(config):
         left = [item for item in items if item.get_closest_marker("ci")]
         config.hook.pytest_deselected(items=left)

@@ -87,8 +87,13 @@ def runs_an_engine(item: pytest.Item) -> bool:
     return item.path.parent.name == "native" or bool(fixtures & _ENGINES)
 
 
+def group_of(item: pytest.Item) -> str:
+    """What one worker runs, in order."""
+    group = item.get_closest_marker("xdist_group")
+    return str(group.args[0]) if group else item.path.stem
+
+
 def order(item: pytest.Item) -> int:
     """What takes longest first: whole builds."""
-    group = item.get_closest_marker("xdist_group")
     groups = [*_GROUPS.values()]
-    return groups.index(group.args[0]) if group and group.args[0] in groups else len(groups)
+    return groups.index(group_of(item)) if group_of(item) in groups else len(groups)

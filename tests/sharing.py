@@ -88,3 +88,27 @@ def keep_bytecode(config: pytest.Config) -> None:
     if sys.dont_write_bytecode and kept is not None:
         sys.dont_write_bytecode = False
         sys.pycache_prefix = str(kept.mkdir("floatllm-bytecode"))
+
+
+_GROUPS = pytest.StashKey[Path]()
+
+
+def groups_folder(config: pytest.Config) -> Path:
+    """Where the workers of this session tell which test is in which group."""
+    if _GROUPS not in config.stash:
+        config.stash[_GROUPS] = _without_a_cache() / "groups"
+        config.stash[_GROUPS].mkdir()
+    return config.stash[_GROUPS]
+
+
+def write_groups(folder: Path, worker: str, groups: dict[str, str]) -> None:
+    (folder / f"{worker}.json").write_text(json.dumps(groups), encoding="utf-8")
+
+
+@cache
+def read_groups(folder: Path) -> dict[str, str]:
+    """What the workers told; to be asked once all have collected."""
+    found: dict[str, str] = {}
+    for path in folder.glob("*.json"):
+        found.update(json.loads(path.read_text(encoding="utf-8")))
+    return found

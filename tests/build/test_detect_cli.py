@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 from test_limits import enter, group, own_group
-from tool_environment import ROOT, Environment, skip_or_fail
+from tool_environment import ROOT, Environment, make_venv, skip_or_fail
 
 from floatllm_build.sizes import GIB
 
@@ -128,9 +128,8 @@ def test_each_option_has_its_variable(
 
 def test_a_record_holds_the_python_that_was_named(tool_env: Environment, tmp_path: Path) -> None:
     home = tmp_path / "ada-lovelace"
-    python = home / "bin" / "python"
-    python.parent.mkdir(parents=True)
-    python.symlink_to(tool_env.python)
+    # An environment: a bare link would be the Python below it, which a distribution may manage.
+    python = make_venv(home / "venv")
     record = tmp_path / "host.json"
     named = ("--python", str(python))
     shown = run(tool_env, "detect", "--save", str(record), *named, HOME=str(home))

@@ -80,10 +80,30 @@ def test_what_needs_an_engine_or_a_compiler_is_not_even_read_for_the_quick_set()
         assert not never_quick(tests / name), name
 
 
+@pytest.mark.slow
+def test_a_file_stays_in_one_worker() -> None:
+    """Whatever versions of pytest and pytest-xdist have made of groups."""
+    pytest.importorskip("xdist")
+    files = ("build/test_sizes.py", "build/test_settings.py")
+    words = ["-m", "quick", "-k", "test_sizes or test_settings", "-v", "-n", "2", "-p", "no:cacheprovider"]
+    env = {name: value for name, value in os.environ.items() if not name.startswith("PYTEST_")}
+    command = [sys.executable, "-m", "pytest", *words, str(ROOT / "tests")]
+    done = subprocess.run(command, env=env, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout
+    ran = re.findall(r"^\[(gw\d)\].* tests/(\S+?)::", done.stdout, re.MULTILINE)
+    assert {file for _, file in ran} >= set(files)
+    for file in files:
+        assert len({worker for worker, where in ran if where == file}) == 1, file
+
+
 def test_the_linters_versions_stand_once() -> None:
-    script = (ROOT / ".ci" / "run").read_text()
+    script = ROOT / ".ci" / "run"
+    if not script.is_file():
+        pytest.skip(f"no {script}: it is part of a checkout alone")
     # Not in an extra: who has no access to its download cannot install it.
-    assert [word for word in re.findall(r"[\w-]+==[\d.]+", script) if "actionlint" not in word] == []
+    assert [
+        word for word in re.findall(r"[\w-]+==[\d.]+", script.read_text()) if "actionlint" not in word
+    ] == []
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="a script of the shell")
