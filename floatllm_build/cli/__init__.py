@@ -239,6 +239,7 @@ def wheel(
 
     if variants:
         flow.check_variants()
+    out.absolute()  # in a folder that is gone it raises, now and not once the wheel is built
     if out.exists() and not out.is_dir():
         raise UsageFaultError(f"{out} is not a folder. Name one with --out.")
     try:
