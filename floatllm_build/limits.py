@@ -62,7 +62,11 @@ def _value(name: str) -> int | None:
         return min((most for most, _ in _pids()), default=None)
     if sys.platform == "win32":
         return None
-    soft, _ = resource.getrlimit(getattr(resource, name))
+    # OpenBSD has no RLIMIT_AS.
+    number = getattr(resource, name, None)
+    if number is None:
+        return None
+    soft, _ = resource.getrlimit(number)
     return None if soft == resource.RLIM_INFINITY else soft
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import re
-import urllib.request
 from collections.abc import Callable, Iterable, Mapping
 from urllib.parse import urlsplit
 
@@ -26,7 +25,10 @@ def servers(system: System, pip: tuple[str, ...], settings: tuple[Setting, ...])
         if not index:
             return None
         urls = [index, *given.get("extra-index-url", "").split(), *urls]
-    return places(urls, given.get("proxy", ""), urllib.request.getproxies(), urllib.request.proxy_bypass)
+    # Slow to import, and wanted only where a fetch failed.
+    from urllib.request import getproxies, proxy_bypass  # noqa: PLC0415
+
+    return places(urls, given.get("proxy", ""), getproxies(), proxy_bypass)
 
 
 def _default_index(system: System, pip: tuple[str, ...]) -> str:
@@ -45,7 +47,10 @@ def places(
     """
     found: dict[str, None] = {}
     for url in urls:
-        parts = urlsplit(url)
+        try:
+            parts = urlsplit(url)
+        except ValueError:
+            continue  # pip says what is wrong with it
         if parts.scheme not in {"http", "https"} or not parts.hostname:
             continue
         own = "" if bypassed(parts.hostname) else proxies.get(parts.scheme) or proxies.get("all") or ""

@@ -176,18 +176,31 @@ _OPTION = re.compile(
     rf"(?<!cmake )--(?P<name>{'|'.join(NAMES)})(?![\w-])"
     rf"(?: (?P<value>{'|'.join(BACKENDS)}|wheel-[a-z0-9]+|gfx[0-9a-f]+|[0-9]+|[A-Z]+|ggml-source)(?![\w]))?"
 )
+# Not with --python: pip installs into the environment that it runs in.
+_COMMAND = re.compile(
+    rf"floatllm-build install(?! --python)(?P<options>(?: {_OPTION.pattern})*)".replace(
+        "(?P<name>", "(?:"
+    ).replace("(?P<value>", "(?:")
+)
 
 
 def in_pips_words(message: str) -> str:
-    """A message for whoever came by pip: its options, where the tool's own are named."""
-    return _OPTION.sub(_pips_option, message).replace("floatllm-build install", "pip install")
+    """A message for whoever came by pip: variables, which every pip passes on, for the tool's own options."""
+    said = _COMMAND.sub(_pips_command, message)
+    return _OPTION.sub(_pips_option, said)
+
+
+def _pips_command(found: re.Match[str]) -> str:
+    """Variables stand before the command that they are for."""
+    given = [_pips_option(option) for option in _OPTION.finditer(found["options"])]
+    return " ".join((*given, "pip install ./native"))
 
 
 def _pips_option(found: re.Match[str]) -> str:
     name, value = found["name"], found["value"] or ("on" if found["name"] in _SWITCHES else "")
     if value == "ggml-source":
         value = f"$PWD/{value}"  # pip works in another folder than its user
-    return f"-C {_PIP_PREFIX}{name}" + (f"={value}" if value else "")
+    return variable(name) + (f"={value}" if value else "")
 
 
 def path_of(settings: Mapping[str, str], name: str) -> Path | None:

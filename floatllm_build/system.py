@@ -94,6 +94,8 @@ def _address_space_limit() -> int | None:
         import resource  # noqa: PLC0415  not on Windows
     except ImportError:
         return None
+    if not hasattr(resource, "RLIMIT_AS"):  # OpenBSD
+        return None
     soft, _ = resource.getrlimit(resource.RLIMIT_AS)
     return None if soft == resource.RLIM_INFINITY else soft
 

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import shlex
 import stat
 import tempfile
 from collections.abc import Iterable
@@ -197,17 +198,18 @@ def _words(home: Path, faults: list[Fault], me: Me) -> str:
     first = faults[0]
     user = _name(me.user)
     why = f"floatllm-build runs as {user}, and runs programs from its cache"
+    began = f"The cache cannot be trusted: {told}{more}. {why}: another user could have put anything there."
     links = [fault.path for fault in faults if fault.path.is_symlink()]
     if links:
-        fix = f"Delete the link (rm {links[0]})"
+        fix = f"Delete the link (rm {shlex.quote(str(links[0]))})"
+    elif first.path in {home, home.resolve()} and first.foreign:
+        # It may be somebody's home: nobody is told to delete that.
+        return f"{began} Name a folder of your own in FLOATLLM_CACHE_DIR."
     elif any(fault.foreign for fault in faults):
-        fix = f"Delete it (rm -r {first.path})"
+        fix = f"Delete it (rm -r {shlex.quote(str(first.path))})"
     else:
-        fix = f"Run `floatllm-build clean`, then `chmod -R go-w {home}`"
-    return (
-        f"The cache cannot be trusted: {told}{more}. {why}: another user could have put anything there. "
-        f"{fix}, or name a folder of your own in FLOATLLM_CACHE_DIR."
-    )
+        fix = f"Run `floatllm-build clean`, then `chmod -R go-w {shlex.quote(str(home))}`"
+    return f"{began} {fix}, or name a folder of your own in FLOATLLM_CACHE_DIR."
 
 
 def status_of(path: Path) -> Status:

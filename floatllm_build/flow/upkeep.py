@@ -6,19 +6,20 @@ import os
 import re
 import shlex
 import sys
+from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
 
 from floatllm_build import __version__
 from floatllm_build.build.staging import read_sources
-from floatllm_build.errors import FloatllmBuildError, MissingError
+from floatllm_build.errors import FloatllmBuildError, InstallFailedError, MissingError
 from floatllm_build.events import Listener
 from floatllm_build.files import remove_folder
 from floatllm_build.flow.wheels import key_now, presets
 from floatllm_build.ggml_source import read_pin
 from floatllm_build.host import probe_target
 from floatllm_build.install import clear_remains, holds
-from floatllm_build.lock import cache_lock
+from floatllm_build.lock import cache_lock, target_lock
 from floatllm_build.paths import CACHE_FOLDERS, cache_dir, data_dir
 from floatllm_build.select import DEVICES
 from floatllm_build.sizes import show_size
@@ -77,15 +78,22 @@ def remove_engine(system: System, python: str | None, tell: Listener) -> Removed
     """
     cache = cache_dir()
     target = probe_target(system, python)
-    if not cache.is_dir():
-        return _remove(system, target, cache)
-    with cache_lock(cache, tell):
+    with ExitStack() as stack:
+        if cache.is_dir():
+            stack.enter_context(cache_lock(cache, tell))
+        stack.enter_context(target_lock(Path(target.prefix), tell))
         return _remove(system, probe_target(system, python), cache)
 
 
 def _remove(system: System, target: Target, cache: Path) -> Removed:
     if not target.externally_managed:
-        clear_remains(target)
+        try:
+            clear_remains(target)
+        except OSError as error:
+            raise InstallFailedError(
+                f"What a killed installer left in {target.prefix} cannot be put right: {error}. Nothing was "
+                "removed. Look at the permissions there, and run this again."
+            ) from error
     plugins = plugin_names()
     ours = find_ours(target, plugins)
     packages = tuple((f"{one.name} {one.version}", one.size) for one in ours)

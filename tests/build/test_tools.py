@@ -11,8 +11,7 @@ import pytest
 from machines import PC
 
 from floatllm_build import tools
-from floatllm_build.pip import own_pip
-from floatllm_build.pip import Fetched
+from floatllm_build.pip import Fetched, own_pip
 from floatllm_build.system import Completed, LiveSystem
 from floatllm_build.tools import read_tools, with_tools
 from floatllm_build.values import Program
