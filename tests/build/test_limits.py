@@ -20,6 +20,7 @@ from tool_environment import ROOT, skip_or_fail
 from floatllm_build import limits
 from floatllm_build.limits import remember_refusal
 from floatllm_build.sizes import GIB, MIB
+from floatllm_build.system import LiveSystem
 
 _GROUPS = Path("/sys/fs/cgroup")
 # Asks the real probes on the real machine, after what the test has it do first.
@@ -198,6 +199,13 @@ def test_without_processes_the_limit_is_named() -> None:
     found = under("RLIMIT_NPROC", 1, "os.setgid(65533); os.setuid(65533)")
     assert found["met"] == [["RLIMIT_NPROC", 1]]
     assert "RLIMIT_NPROC on processes and threads of one user, 1" in found["fixes"][0]
+
+
+def test_a_system_that_has_not_every_limit_has_the_others(monkeypatch: pytest.MonkeyPatch) -> None:
+    """OpenBSD has no RLIMIT_AS."""
+    monkeypatch.delattr("resource.RLIMIT_AS")
+    assert LiveSystem().native("rlimit_as") is None
+    assert remember_refusal(OSError(errno.ENOMEM, "Cannot allocate memory")) == "Cannot allocate memory"
 
 
 def test_what_refuses_for_another_reason_names_no_limit() -> None:

@@ -277,6 +277,8 @@ def test_uvs_settings_of_the_index_become_variables(tmp_path: Path) -> None:
         (["https://a/simple", "https://inside/simple"], "u:secret@p:8", {"https": "http://q:1"}, ("p:8",)),
         (["https://[::1]/simple"], "", {}, ("::1:443",)),
         (["links"], "p:8", {}, ()),
+        (["http://[bad/simple", "https://a/simple"], "", {}, ("a:443",)),
+        (["https://a/simple"], "http://[bad", {}, ()),
     ],
 )
 def test_servers_that_are_asked(
