@@ -62,9 +62,8 @@ def _entries() -> Iterator[EntryPoint]:
     for distribution in distributions():
         try:
             found = [entry for entry in distribution.entry_points if entry.group == GROUP]
-            named = not found or all(
-                isinstance(one, str) for one in (distribution.name, distribution.version)
-            )
+            # Asked for by `in`: Python 3.12 warns of what is missing, and later ones raise KeyError.
+            named = not found or all(name in distribution.metadata for name in ("Name", "Version"))
         except (ValueError, KeyError, TypeError, AttributeError, OSError):
             continue
         if named:

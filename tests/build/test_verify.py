@@ -10,9 +10,9 @@ import venv
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
-from click.testing import Result
 from tool_environment import ROOT, Environment
 from typer.testing import CliRunner
 
@@ -274,7 +274,7 @@ def two_gpus(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str],
     return make
 
 
-def _verify(python: Path, *options: str) -> Result:
+def _verify(python: Path, *options: str) -> Any:  # typer brings its own click, or none
     return CliRunner().invoke(app, ["verify", "--python", str(python), *options])
 
 

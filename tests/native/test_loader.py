@@ -53,7 +53,8 @@ def test_an_engine_of_a_newer_system_says_so(engine: Installed, tmp_path: Path) 
     library = Path(os.environ["FLOATLLM_LIBRARY"])
     content = library.read_bytes()
     newer = re.sub(rb"\x00GLIBC_2\.\d\d(?=\x00)", b"\x00GLIBC_9.99", content)
-    assert newer != content
+    if newer == content:
+        skip_or_fail(f"{compiler} links its C++ runtime statically, so nothing can be too old")
     changed = tmp_path / library.name
     changed.write_bytes(newer)
     env = {**engine.env, "FLOATLLM_LIBRARY": str(changed)}
@@ -73,7 +74,8 @@ def test_glibcs_own_words_on_an_old_runtime_are_understood(tmp_path: Path) -> No
     subprocess.run(command, check=True)
     content = library.read_bytes()
     newer = re.sub(rb"\x00GLIBCXX_3\.4\.\d\d(?=\x00)", b"\x00GLIBCXX_9.9.99", content)
-    assert newer != content
+    if newer == content:
+        skip_or_fail(f"{compiler} links its C++ runtime statically, so nothing can be too old")
     library.write_bytes(newer)
     with pytest.raises(OSError, match="GLIBCXX_9") as caught:
         ctypes.CDLL(str(library))
