@@ -51,7 +51,7 @@ def driver_needs(host: Host, major: int) -> str:
     needs = f"CUDA {major} needs driver {_at_least(major)}"
     # A toolkit of an older major version would contradict a new glibc.
     only = glibc(host) >= NEW_GLIBC
-    return needs if only else f"{needs}, or there must be an older CUDA toolkit, with CUDACXX set to its nvcc"
+    return needs if only else f"{needs}; or install an older CUDA toolkit and set CUDACXX to its nvcc"
 
 
 def driver_fix(host: Host, major: int) -> str:

@@ -57,8 +57,8 @@ def newer_toolkit_fix(host: Host, asked: tuple[str, ...]) -> str:
 
 _OLDER_GLIBC = (
     "use a system with glibc 2.40 or older, or a container of one (docker run --gpus all, Ubuntu 24.04 and "
-    "its CUDA 12): NVIDIA's toolkits for these GPUs contradict newer ones, unless sinpi, cospi, rsqrt and "
-    "their twins with f are declared noexcept(true) in crt/math_functions.h"
+    "its CUDA 12): NVIDIA's toolkits for these GPUs do not compile with a newer glibc, unless you declare "
+    "sinpi, cospi, rsqrt, sinpif, cospif and rsqrtf as noexcept(true) in crt/math_functions.h"
 )
 
 

@@ -176,8 +176,8 @@ def _not_covered(targets: tuple[str, ...], covered: set[str]) -> Obstacle:
     reason = f"the installed rocBLAS has no kernels for {join(targets)}, only for {join(sorted(covered))}"
     if "gfx1030" in covered and not _LIKE_GFX1030.isdisjoint(targets):
         return Obstacle(
-            reason=f"{reason}; the GPU runs gfx1030's code where HSA_OVERRIDE_GFX_VERSION=10.3.0 is set, "
-            "as it must be whenever the engine runs; a newer ROCm may cover it",
+            reason=f"{reason}; the GPU runs gfx1030's code if HSA_OVERRIDE_GFX_VERSION=10.3.0 is set, now "
+            "and whenever the engine runs; a newer ROCm may cover it",
             fix="HSA_OVERRIDE_GFX_VERSION=10.3.0 floatllm-build install --architectures gfx1030",
         )
     return Obstacle(reason=reason, fix="install a newer ROCm whose rocBLAS covers this GPU")

@@ -171,7 +171,7 @@ def test_lunarg_makes_no_sdk_for_linux_on_arm(changes: dict[str, Any]) -> None:
 def test_vulkan_under_wsl() -> None:
     wsl = replace(PC.os, wsl=2, version="Ubuntu 24.04.2 LTS")
     none = obstacle("vulkan", replace(vulkan(devices=()), os=wsl))
-    assert none.fix.startswith("use CUDA where it is NVIDIA's")
+    assert none.fix.startswith("use CUDA if the GPU is NVIDIA's")
     assert "dzn" in none.fix
     assert "apt install mesa" not in none.fix
     software = obstacle("vulkan", replace(vulkan(devices=(machines.LLVMPIPE,)), os=wsl))
