@@ -154,7 +154,7 @@ def _refused(target: Target) -> Lack | None:
             what=_PLACE,
             why=f"the Python in {where} is a {target.bits}-bit {version}; the engine needs 64 bits and "
             f"{'.'.join(map(str, PYTHON_MINIMUM))} or newer",
-            fix="floatllm-build install --python PYTHON, with PYTHON such a one",
+            fix="name another Python that has both: floatllm-build install --python PYTHON",
         )
     return None
 

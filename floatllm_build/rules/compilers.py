@@ -93,5 +93,9 @@ def _of_system(host: Host) -> Newer | None:
         "amazon": major if ids[:1] == ("amzn",) else 0,
         "suse": major if {"suse", "opensuse", "opensuse-leap", "sles", "sled"} & set(ids) else 0,
     }
-    fitting = (row for row in NEWER if row.releases[0] <= releases[row.family] <= row.releases[1])
+    fitting = (
+        row
+        for row in NEWER
+        if row.releases[0] <= releases[row.family] <= row.releases[1] and (not row.ids or ids[0] in row.ids)
+    )
     return next(fitting, None)

@@ -57,7 +57,9 @@ def _without_what_lacks(
     if lacking:
         names = join([f"no {option.called}" if has else option.called for option in lacking])
         why = "has" if has else "does not say whether it has"
-        text = f"this processor {why} {names}, which ggml takes for granted: such an engine would die at once"
+        text = (
+            f"this processor {why} {names}, and ggml uses it by default: such an engine would crash at once"
+        )
         reasons.append(Reason(rule="cpu-lacks", text=text))
     if unknown:
         names = join([option.called for option in unknown])

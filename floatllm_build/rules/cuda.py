@@ -5,14 +5,8 @@ from __future__ import annotations
 from dataclasses import replace
 
 from floatllm_build.rules.cuda_compilers import host_compiler, to_cmake
-from floatllm_build.rules.cuda_fixes import (
-    cublas_fix,
-    driver_fix,
-    driver_needs,
-    gpu_fix,
-    newer_toolkit_fix,
-    toolkit_fix,
-)
+from floatllm_build.rules.cuda_driver import driver_fix, driver_needs, gpu_fix
+from floatllm_build.rules.cuda_fixes import cublas_fix, newer_toolkit_fix, toolkit_fix
 from floatllm_build.rules.cuda_index import INDEX_KIT, index_download, index_hint, index_will_do, planned
 from floatllm_build.rules.cuda_start import no_start
 from floatllm_build.rules.cuda_targets import (
@@ -26,12 +20,10 @@ from floatllm_build.rules.cuda_targets import (
 from floatllm_build.rules.fit import Fit, Obstacle, Terms, join, waive
 from floatllm_build.rules.machine import WSL_1, glibc
 from floatllm_build.rules.packages import pip_command
-from floatllm_build.tables.cuda import OLDEST_TOOLKIT, VECTORS_SINCE_CUDA, VECTORS_SINCE_GLIBC
+from floatllm_build.tables.cuda import FIRST_DRIVER, OLDEST_TOOLKIT, VECTORS_SINCE_CUDA, VECTORS_SINCE_GLIBC
 from floatllm_build.values import CudaToolkit, Host, Reason
 from floatllm_build.versions import CMAKE_MINIMUM, version_tuple
 
-# Drivers that do not say which CUDA they run: the first of each major version (NVIDIA's release notes).
-_DRIVERS = ((580, 13), (525, 12), (450, 11))
 # FindCUDAToolkit of 3.25.0 stumbles over a library that the package index's toolkit lacks; 3.25.2 to 4.4.4
 # configured it, with CUDA 13 (measured). For other toolkits every CMake will do, since the architectures are
 # named: ggml turns 120 into 120a after CMake has checked the list.
@@ -237,7 +229,9 @@ def _driver_too_old(host: Host, kit: CudaToolkit) -> Obstacle | None:
     version = version_tuple(kit.version)
     supports = version_tuple(host.cuda.supports)
     driver = version_tuple(host.cuda.driver)
-    major = supports[0] if supports else next((m for first, m in _DRIVERS if driver >= (first,)), 0)
+    # Some drivers do not say which CUDA they run.
+    runs_by_driver = (one for one, first in FIRST_DRIVER.items() if driver >= (first,))
+    major = supports[0] if supports else max(runs_by_driver, default=0)
     if not major or not version or version[0] <= major:
         return None
     return Obstacle(

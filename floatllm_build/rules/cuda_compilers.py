@@ -27,7 +27,9 @@ def host_compiler(host: Host, kit: CudaToolkit) -> tuple[str, tuple[Reason, ...]
         return (cxx.command if cxx and told and _program(cxx) else ""), ()
     older = _older(host, kit)
     if older:
-        text = f"{unfit}; {older.command} ({older.kind} {older.version}) compiles beside nvcc instead"
+        text = (
+            f"{unfit}; {older.command} ({older.kind} {older.version}) compiles the host code for nvcc instead"
+        )
         return older.command, (Reason(rule="cuda-host-compiler", text=text),)
     fix = _older_msvc_fix(host, kit) if cxx.kind == "msvc" else older_compiler_fix(host, newest_gcc(kit))
     return Obstacle(reason=f"{unfit}, and no older one was found", fix=fix, near=True)
@@ -44,7 +46,9 @@ def _named(host: Host, kit: CudaToolkit) -> tuple[str, tuple[Reason, ...]] | Obs
             f"unset {variable}, or set it to {older.command}" if older else _to_be_named(host, kit, variable)
         )
         return Obstacle(reason=f"{variable} names {named.command}: {unfit}", fix=fix, near=True)
-    text = f"{named.command} ({named.kind} {named.version}) compiles beside nvcc, as {variable} says"
+    text = (
+        f"{named.command} ({named.kind} {named.version}) compiles the host code for nvcc, as {variable} says"
+    )
     return named.command, (Reason(rule="cuda-host-compiler", text=text),)
 
 

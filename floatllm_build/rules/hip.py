@@ -6,6 +6,7 @@ from floatllm_build.rules.containers import hand_through
 from floatllm_build.rules.cuda_apt import packages_of
 from floatllm_build.rules.fit import Fit, Obstacle, Terms, join, waive
 from floatllm_build.rules.packages import as_root, install_command, manager
+from floatllm_build.tables.amd import runs_code_of
 from floatllm_build.values import Host, Reason
 from floatllm_build.versions import version_tuple
 
@@ -152,11 +153,12 @@ def _overridden(host: Host, reasons: list[Reason]) -> Obstacle | None:
     hip = host.hip
     override, real = hip.override, tuple(sorted(set(hip.targets)))
     said = f"HSA_OVERRIDE_GFX_VERSION makes ROCm take {join(real)} for {override}"
-    # Code of another generation does not run at all, whatever the runtime is told.
-    others = [name for name in real if _family(name) != _family(override)]
+    # Whatever the runtime is told: another chip may lack instructions or registers that the code uses.
+    others = [name for name in real if not runs_code_of(name, override)]
     if others:
+        runs = "is not known to run" if len(others) == 1 else "are not known to run"
         return Obstacle(
-            reason=f"{said}, whose code {join(others)} cannot run", fix="unset HSA_OVERRIDE_GFX_VERSION"
+            reason=f"{said}, whose code {join(others)} {runs}", fix="unset HSA_OVERRIDE_GFX_VERSION"
         )
     if hip.rocblas and override not in hip.rocblas:
         return Obstacle(
@@ -170,17 +172,12 @@ def _overridden(host: Host, reasons: list[Reason]) -> Obstacle | None:
     return None
 
 
-def _family(name: str) -> str:
-    """gfx11 of gfx1151, gfx9 of gfx90a: the generation, whose code is alike."""
-    return name[:-2]
-
-
 def _not_covered(targets: tuple[str, ...], covered: set[str]) -> Obstacle:
     reason = f"the installed rocBLAS has no kernels for {join(targets)}, only for {join(sorted(covered))}"
     if "gfx1030" in covered and not _LIKE_GFX1030.isdisjoint(targets):
         return Obstacle(
-            reason=f"{reason}; the GPU runs gfx1030's code where HSA_OVERRIDE_GFX_VERSION=10.3.0 is set, "
-            "as it must be whenever the engine runs; a newer ROCm may cover it",
+            reason=f"{reason}; the GPU runs gfx1030's code if HSA_OVERRIDE_GFX_VERSION=10.3.0 is set, now "
+            "and whenever the engine runs; a newer ROCm may cover it",
             fix="HSA_OVERRIDE_GFX_VERSION=10.3.0 floatllm-build install --architectures gfx1030",
         )
     return Obstacle(reason=reason, fix="install a newer ROCm whose rocBLAS covers this GPU")

@@ -27,7 +27,7 @@ def limits_fix(host: Host) -> str:
     if not host.limits:
         return ""
     raised = join([_KNOWN.get(one.name, ("", "its own settings"))[1] for one in host.limits])
-    otherwise = "if that is refused: whoever runs the machine can, and a batch system by asking for more"
+    otherwise = "if that is refused: ask the machine's administrator, or ask the batch system for more"
     return f"raise {limits_named(host)} (by {raised}; {otherwise})"
 
 

@@ -90,8 +90,8 @@ def _advice_for_32_bits(host: Host) -> str:
         return "Use a machine with a 64-bit processor and system."
     if host.os.name == "Android":
         return (
-            "The kernel is a 64-bit one, Termux is not: on a phone that takes 64-bit apps, use Termux's "
-            "arm64-v8a build; where Android itself is 32-bit, use another phone."
+            "The kernel is a 64-bit one, Termux is not: if the phone takes 64-bit apps, use Termux's "
+            "arm64-v8a build; if Android itself is 32-bit, use another phone."
         )
     if host.os.name == "Windows":
         return "Windows is a 64-bit one: Use a 64-bit Python (winget install Python.Python.3.13)."

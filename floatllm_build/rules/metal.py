@@ -35,7 +35,7 @@ def fit_metal(host: Host, terms: Terms) -> Fit | Obstacle:
     if terms.named:
         return Fit(reasons=(Reason(rule="virtual-device", text=f"{why}; it was asked for"),))
     return Obstacle(
-        reason=f"{why}; it is taken if it is named",
+        reason=f"{why}; it is only used if you name it",
         fix="run this on the Mac itself, or to try it: floatllm-build install --backend metal",
         near=True,
     )

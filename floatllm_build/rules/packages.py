@@ -12,7 +12,18 @@ from floatllm_build.tables.systems import MANAGERS as OF_SYSTEMS
 from floatllm_build.values import Host, OsFacts
 from floatllm_build.versions import version_tuple
 
-__all__ = ["Need", "as_root", "chain", "install_command", "manager", "new_venv", "pip_command", "quoted"]
+__all__ = [
+    "Need",
+    "as_root",
+    "by_this_user",
+    "chain",
+    "image_of",
+    "install_command",
+    "manager",
+    "new_venv",
+    "pip_command",
+    "quoted",
+]
 
 # The first Red Hat with dnf.
 _FIRST_DNF = 8
@@ -24,11 +35,13 @@ def as_root(os_facts: OsFacts, command: str) -> str:
     user root, and on a system that is an image in a container.
     """
     image = image_of(os_facts)
-    return _in_a_container(image, command) if image else _by_this_user(os_facts, command)
+    return _in_a_container(image, command) if image else by_this_user(os_facts, command)
 
 
-def _by_this_user(os_facts: OsFacts, command: str) -> str:
-    """Root needs no sudo. Where nobody says who the user is, that is taken for granted in a container without
+def by_this_user(os_facts: OsFacts, command: str) -> str:
+    """`command`, which is written with sudo, as this user runs it on the system itself, image or not.
+
+    Root needs no sudo. Where nobody says who the user is, that is taken for granted in a container without
     sudo; but the user of a toolbox is the one outside.
     """
     unknown = os_facts.root is None and not os_facts.sudo
@@ -158,7 +171,7 @@ def _or_into_the_image(os_facts: OsFacts, image: Image, needs: tuple[Need, ...])
     names = _names(image.manager, needs)
     if not image.layer or not names:
         return ""
-    return f". Or change the image: {_by_this_user(os_facts, image.layer.format(names))}"
+    return f". Or change the image: {by_this_user(os_facts, image.layer.format(names))}"
 
 
 def _command(own: str, needs: tuple[Need, ...]) -> str:

@@ -46,8 +46,8 @@ def fit_vulkan(host: Host, terms: Terms) -> Fit | Obstacle:
     glslc = host.vulkan.glslc
     if glslc and version_tuple(glslc.version) < _FULL_GLSLC:
         text = (
-            f"glslc {glslc.version} is old: what it does not know of cooperative matrices, integer dot "
-            "products and bfloat16 is left out, so the GPU works and is slower than it could be"
+            f"glslc {glslc.version} is old: shaders for cooperative matrices, integer dot products and "
+            "bfloat16 may be left out. The GPU works, but slower than it could"
         )
         reasons.append(Reason(rule="old-glslc", text=text))
     chosen = device if isinstance(device, VulkanDevice) else None
@@ -62,8 +62,8 @@ def fit_vulkan(host: Host, terms: Terms) -> Fit | Obstacle:
 
 
 _PHONE = Obstacle(
-    reason="Vulkan drivers of some phones compute wrong numbers, so it is taken only when named, and the "
-    "proof compares the numbers",
+    reason="Vulkan drivers of some phones compute wrong numbers, so Vulkan is only used if you name it, and "
+    "the proof compares the numbers",
     fix="floatllm-build install --backend vulkan",
     near=True,
 )
@@ -114,7 +114,7 @@ def _only_software(host: Host, software: VulkanDevice) -> Obstacle:
     if host.os.wsl:
         reason += f"; for the GPU: {_device_fix(host)}"
     return Obstacle(
-        reason=f"{reason}; it is taken where it is named",
+        reason=f"{reason}; it is only used if you name it",
         fix="floatllm-build install --backend vulkan",
         near=True,
     )
@@ -123,8 +123,8 @@ def _only_software(host: Host, software: VulkanDevice) -> Obstacle:
 # Windows' drivers speak CUDA and Direct3D there. dzn makes Vulkan of the latter, is no conformant
 # implementation, and some distributions' Mesa leaves it out (microsoft/wslg#40, microsoft/WSL#7790).
 _WSL = (
-    "use CUDA where it is NVIDIA's; under WSL Vulkan reaches a GPU only through Mesa's experimental driver "
-    "dzn (on Ubuntu that of ppa:kisak/turtle has it, and `vulkaninfo --summary` then lists the GPU)"
+    "use CUDA if the GPU is NVIDIA's; under WSL Vulkan reaches a GPU only through Mesa's experimental driver "
+    "dzn (on Ubuntu, install Mesa from ppa:kisak/turtle; `vulkaninfo --summary` then lists the GPU)"
 )
 
 
@@ -132,7 +132,7 @@ def _device_fix(host: Host) -> str:
     if host.os.name == "Darwin":
         metal = host.cpu.arch == "arm64" and not is_virtual(host)
         return (
-            "use Metal; on a Mac it is the faster one"
+            "use Metal, which is faster on a Mac"
             if metal
             else "use the CPU backend: no GPU backend of ggml works on this Mac"
         )
@@ -174,8 +174,8 @@ def _tools_obstacle(host: Host) -> Obstacle | None:
     said = []
     if 0 < vulkan.headers < _OLDEST_HEADERS:
         said.append(
-            f"Vulkan's headers are 1.3.{vulkan.headers}, and ggml needs 1.3.{_OLDEST_HEADERS} or newer, "
-            "which a newer release of the system has at the latest"
+            f"Vulkan's headers are 1.3.{vulkan.headers}, and ggml needs 1.3.{_OLDEST_HEADERS} or newer; "
+            "the simplest way is to upgrade to a newer release of the system"
         )
     if missing:
         said.append(f"{join([name for name, _ in missing])} could not be found")

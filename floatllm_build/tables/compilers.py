@@ -35,6 +35,8 @@ class Newer:
 
     family: str
     """ubuntu, debian, rhel, amazon or suse."""
+    ids: tuple[str, ...] = ()
+    """The row is for these systems of the family alone (ID of os-release); empty: for all of them."""
     releases: tuple[int, int]
     """First and last major release that this is for."""
     own: int
@@ -45,17 +47,51 @@ class Newer:
     cxx: str = ""
 
 
+_DEVTOOLSET = "sudo yum install devtoolset-11-gcc-c++"
+_DEVTOOLSET_CC = "/opt/rh/devtoolset-11/root/usr/bin/gcc"
+_DEVTOOLSET_CXX = "/opt/rh/devtoolset-11/root/usr/bin/g++"
+# CentOS 7's mirrors were switched off on 2024-06-30, and all that was on them lies in the vault
+# (blog.centos.org, "CentOS Linux 7 End of Life"). The package with the collections' repositories brings new
+# files that name the mirrors again.
+_TO_THE_VAULT = (
+    r"sudo sed -i -e 's/^mirrorlist/#mirrorlist/' -e 's|^#* *baseurl=http://mirror|baseurl=http://vault|' "
+    "/etc/yum.repos.d/CentOS-*.repo"
+)
 # Own compilers and packages as in the distributions' package pages; Software Collections and gcc-toolset as
-# in Red Hat's documentation; Amazon Linux 2's from its FAQ; the PPA's from its page. Read in November 2026.
+# in Red Hat's documentation, Oracle's packages in Oracle's (Software Collection Library for Oracle Linux);
+# Amazon Linux 2's from its FAQ; the PPA's from its page. Read in November 2026. The first that fits counts.
 NEWER: tuple[Newer, ...] = (
     Newer(
         family="rhel",
-        releases=(6, 7),
+        ids=("centos",),
+        releases=(7, 7),
         own=4,
-        command="sudo yum install centos-release-scl && sudo yum install devtoolset-11-gcc-c++",
-        cc="/opt/rh/devtoolset-11/root/usr/bin/gcc",
-        cxx="/opt/rh/devtoolset-11/root/usr/bin/g++",
+        command=f"{_TO_THE_VAULT} && sudo yum install centos-release-scl && {_TO_THE_VAULT} && {_DEVTOOLSET} "
+        "(the mirrors of CentOS 7 are gone, and its packages are in the vault)",
+        cc=_DEVTOOLSET_CC,
+        cxx=_DEVTOOLSET_CXX,
     ),
+    Newer(
+        family="rhel",
+        ids=("ol",),
+        releases=(7, 7),
+        own=4,
+        command=f"sudo yum install oracle-softwarecollection-release-el7 && {_DEVTOOLSET}",
+        cc=_DEVTOOLSET_CC,
+        cxx=_DEVTOOLSET_CXX,
+    ),
+    Newer(
+        family="rhel",
+        ids=("rhel",),
+        releases=(7, 7),
+        own=4,
+        command="sudo subscription-manager repos --enable rhel-server-rhscl-7-rpms "
+        f"--enable rhel-7-server-optional-rpms && {_DEVTOOLSET}",
+        cc=_DEVTOOLSET_CC,
+        cxx=_DEVTOOLSET_CXX,
+    ),
+    # Devtoolset 11 was not made for 6, and rebuilds have no package of the collections.
+    Newer(family="rhel", releases=(5, 7), own=4, command=""),
     Newer(
         family="rhel",
         releases=(8, 8),
@@ -74,11 +110,20 @@ NEWER: tuple[Newer, ...] = (
     ),
     Newer(
         family="ubuntu",
-        releases=(16, 18),
+        releases=(18, 19),
         own=7,
         command="sudo add-apt-repository ppa:ubuntu-toolchain-r/test && sudo apt install g++-11",
         cc="gcc-11",
         cxx="g++-11",
+    ),
+    # The PPA's newest for it.
+    Newer(
+        family="ubuntu",
+        releases=(16, 17),
+        own=5,
+        command="sudo add-apt-repository ppa:ubuntu-toolchain-r/test && sudo apt install g++-9",
+        cc="gcc-9",
+        cxx="g++-9",
     ),
     Newer(
         family="suse",
@@ -89,7 +134,9 @@ NEWER: tuple[Newer, ...] = (
         cxx="g++-13",
     ),
     Newer(family="suse", releases=(12, 12), own=4, command=""),
-    Newer(family="debian", releases=(8, 10), own=8, command=""),
+    Newer(family="debian", releases=(8, 8), own=4, command=""),
+    Newer(family="debian", releases=(9, 9), own=6, command=""),
+    Newer(family="debian", releases=(10, 10), own=8, command=""),
 )
 CONDA = "conda install -c conda-forge gxx, in the environment that is active then (conda sets CC and CXX)"
 """Anywhere, without an administrator."""

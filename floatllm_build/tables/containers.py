@@ -20,7 +20,7 @@ NVIDIA: Mapping[str, str] = {
     "proot": "use a machine with an NVIDIA GPU: a phone has none",
     "flatpak": "install outside of Flatpak, whose programs reach no CUDA",
     "": "start the container with the GPU: docker run --gpus all, podman run --device nvidia.com/gpu=all, "
-    "or what brings it where this one runs",
+    "or the option of whatever runs this container",
 }
 AMD: Mapping[str, str] = {
     "docker": "start the container with --device /dev/kfd --device /dev/dri",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 # ggml's CMake asks for no version. 86, which its list for unknown GPUs always holds, came with 11.1 (read).
@@ -16,7 +17,10 @@ _KNOWN_SINCE: tuple[tuple[tuple[int, int], tuple[str, ...]], ...] = (
     ((12, 9), ("103", "121")),
     ((13, 0), ("110",)),
 )
-_OLDEST_OF_13 = 75
+OLDEST_OF_13 = 75
+# Major version of CUDA -> first driver on Linux that runs its code (NVIDIA's CUDA release notes, table of
+# minor version compatibility; read in November 2026).
+FIRST_DRIVER: Mapping[int, int] = {11: 450, 12: 525, 13: 580}
 # On Arm, glibc has vector functions since the first, and nvcc knows GCC's types for them (__Float32x4_t)
 # since the second (vllm-project/vllm#9964, AOSC-Dev/aosc-os-abbs#6151, canonical/inference-snaps#114).
 VECTORS_SINCE_GLIBC, VECTORS_SINCE_CUDA = (2, 38), (12, 5)
@@ -55,7 +59,7 @@ _NEWEST_MSVC = (((11, 6), 1929), ((12, 4), 1939), ((13, 1), 1949))
 def architectures_of(version: tuple[int, ...]) -> tuple[str, ...]:
     """What a toolkit of the version can compile for."""
     known = [name for since, names in _KNOWN_SINCE if version >= since for name in names]
-    return tuple(name for name in known if version < (13,) or int(name) >= _OLDEST_OF_13)
+    return tuple(name for name in known if version < (13,) or int(name) >= OLDEST_OF_13)
 
 
 def failure_of(version: tuple[int, ...], kind: str, major: int = 1000) -> Failure | None:

@@ -224,36 +224,53 @@ class Image:
     """Commands that make and enter a container in which packages are installed as usual."""
     layer: str
     """The command that puts packages, {}, into the system itself; empty if there is none to advise."""
+    driver: str = "use the edition of this system that has NVIDIA's driver, if there is one"
+    """What puts NVIDIA's driver into the system itself: it cannot come from a container."""
+    update: str = ""
+    """What brings a newer driver where there is one; empty if nothing is known."""
 
 
 # docs.fedoraproject.org (Silverblue, CoreOS), docs.bazzite.gg, SteamOS' own documentation of developers,
-# en.opensuse.org/Portal:MicroOS, docs.vanillaos.org; November 2026.
+# en.opensuse.org/Portal:MicroOS, docs.vanillaos.org; November 2026. Drivers: rpmfusion.org/Howto/NVIDIA
+# (OSTree), the README of ublue-os/bazzite (images with -nvidia in their names),
+# en.opensuse.org/SDB:NVIDIA_drivers; December 2026.
 IMAGES: Mapping[str, Image] = {
     "rpm-ostree": Image(
         manager="dnf",
         container="`toolbox create && toolbox enter` (or with distrobox)",
         layer="sudo rpm-ostree install {} && systemctl reboot",
+        driver="sudo rpm-ostree install akmod-nvidia xorg-x11-drv-nvidia-cuda (from RPM Fusion), then reboot",
+        update="sudo rpm-ostree upgrade (then reboot)",
     ),
     "universal-blue": Image(
         manager="dnf",
         container="`distrobox create --image fedora -n build && distrobox enter build` (or with toolbox)",
         layer="sudo rpm-ostree install {} && systemctl reboot",
+        driver="rebase to its -nvidia image: sudo rpm-ostree rebase IMAGE (that of `rpm-ostree status`, with "
+        "-nvidia or -nvidia-open after its name), then reboot",
+        update="sudo rpm-ostree upgrade (then reboot)",
     ),
     "steamos": Image(
         manager="pacman",
         container="`distrobox create --image archlinux -n build && distrobox enter build` (or with toolbox)",
         layer="",
+        driver="use another system: SteamOS has no NVIDIA driver",
     ),
     "transactional-update": Image(
         manager="zypper",
         container="`distrobox create --image opensuse/tumbleweed -n build && distrobox enter build` "
         "(or with toolbox)",
         layer="sudo transactional-update pkg install {} && sudo reboot",
+        driver="sudo transactional-update pkg install nvidia-open-driver-G06-signed-kmp-default "
+        "nvidia-compute-utils-G06 (from NVIDIA's repository for openSUSE), then reboot",
+        update="sudo transactional-update dup (then reboot)",
     ),
     "abroot": Image(
         manager="apt",
         container="`apx subsystems new` and its `enter` (or with distrobox or toolbox)",
         layer="sudo abroot pkg add {} && sudo abroot pkg apply && sudo reboot",
+        driver="sudo abroot pkg add nvidia-driver && sudo abroot pkg apply (then reboot)",
+        update="sudo abroot upgrade (then reboot)",
     ),
     "other": Image(manager="", container="`toolbox create && toolbox enter` (or with distrobox)", layer=""),
 }

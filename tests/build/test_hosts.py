@@ -156,8 +156,32 @@ def _check_rejected(found: flow.Detected, demanded: Mapping[str, list[str]]) -> 
 def _check_missing(found: flow.Detected, demanded: list[list[str]]) -> None:
     assert len(found.lacks) == len(demanded), found.lacks
     for lack, (what, fix) in zip(found.lacks, demanded, strict=True):
-        assert lack.what.startswith(what)
+        assert _names(lack.what, what), f"{lack.what} is not called {what!r}"
         assert fix in lack.fix
+
+
+def _names(lack: str, what: str) -> bool:
+    """Its whole name, or at least the first two words of it: less than that would fit anything."""
+    words = what.split(" ")
+    return lack == what or (len(words) > 1 and all(words) and lack.split(" ")[: len(words)] == words)
+
+
+@pytest.mark.parametrize(
+    ("what", "fits"),
+    [
+        ("an environment to install into", True),
+        ("an environment", True),
+        ("", False),
+        ("a", False),
+        ("an", False),
+        ("an ", False),
+        ("an env", False),
+        ("environment to", False),
+    ],
+)
+def test_a_lack_is_demanded_by_whole_words_of_its_name(what: str, fits: bool) -> None:
+    assert _names("an environment to install into", what) == fits
+    assert _names("cmake", "cmake")
 
 
 def _check_absent(found: flow.Detected, demanded: list[str]) -> None:

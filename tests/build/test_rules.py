@@ -171,7 +171,7 @@ def test_lunarg_makes_no_sdk_for_linux_on_arm(changes: dict[str, Any]) -> None:
 def test_vulkan_under_wsl() -> None:
     wsl = replace(PC.os, wsl=2, version="Ubuntu 24.04.2 LTS")
     none = obstacle("vulkan", replace(vulkan(devices=()), os=wsl))
-    assert none.fix.startswith("use CUDA where it is NVIDIA's")
+    assert none.fix.startswith("use CUDA if the GPU is NVIDIA's")
     assert "dzn" in none.fix
     assert "apt install mesa" not in none.fix
     software = obstacle("vulkan", replace(vulkan(devices=(machines.LLVMPIPE,)), os=wsl))
@@ -191,6 +191,9 @@ def test_wsl_1_reaches_no_gpu(backend: Backend) -> None:
     assert "wsl --set-version DISTRO 2" in software.reason
 
 
+UBUNTU_26 = replace(PC.os, version="Ubuntu 26.04 LTS", libc="glibc 2.42")
+
+
 # Fixes that are commands are such to a shell: no words beside them.
 @pytest.mark.parametrize(
     ("backend", "host"),
@@ -200,9 +203,9 @@ def test_wsl_1_reaches_no_gpu(backend: Backend) -> None:
         ("vulkan", replace(machines.phone("asimd"), vulkan=machines.GOOD_VULKAN)),
         ("vulkan", replace(vulkan(headers=243), os=replace(PC.os, version="Fedora Linux 38"))),
         ("hip", machines.pc(hip=replace(machines.ROCM, targets=("gfx1031",)))),
-        ("cuda", nvidia(kits=(CUDA_13,))),
-        ("cuda", nvidia(kits=(CUDA_13,), os=replace(PC.os, libc="glibc 2.42"))),
-        ("cuda", nvidia(kits=(replace(CUDA_13, newest_glibc="2.40"),), os=replace(PC.os, libc="glibc 2.42"))),
+        ("cuda", nvidia(kits=(CUDA_13,), os=UBUNTU_26)),
+        ("cuda", nvidia(kits=(CUDA_12_4,), supports="11.4")),  # Debian 12, whose own driver is new enough
+        ("cuda", nvidia(kits=(replace(CUDA_13, newest_glibc="2.40"),), os=UBUNTU_26)),
         ("cuda", machines.pc(cuda=replace(machines.NO_CUDA, jetson="36.4"))),
         ("cuda", machines.pc(cuda=replace(NVIDIA, supports="13.0", toolkits=()))),
     ],

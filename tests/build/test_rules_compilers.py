@@ -110,6 +110,43 @@ def test_these_do_not_and_this_brings_better_ones(host: Host, why: str, fix: str
     assert fix in lack.fix
 
 
+@pytest.mark.parametrize(
+    ("system", "has", "lacks"),
+    [
+        ("CentOS Linux 7 (Core)", "vault", "subscription-manager"),
+        ("Oracle Linux Server 7.9", "oracle-softwarecollection-release-el7", "centos-release-scl"),
+        (
+            "Red Hat Enterprise Linux Server 7.9 (Maipo)",
+            "--enable rhel-server-rhscl-7-rpms",
+            "centos-release",
+        ),
+        ("Scientific Linux 7.9 (Nitrogen)", "conda-forge gxx", "yum install"),
+        ("CentOS release 6.10 (Final)", "conda-forge gxx", "yum install"),
+    ],
+)
+def test_each_red_hat_7_has_the_collections_by_another_way(system: str, has: str, lacks: str) -> None:
+    lack = lack_of(with_cxx(gcc("4.8.5"), version=system))
+    assert lack
+    assert has in lack.fix
+    assert lacks not in lack.fix
+
+
+@pytest.mark.parametrize(
+    ("system", "own"),
+    [
+        ("Debian GNU/Linux 8 (jessie)", 4),
+        ("Debian GNU/Linux 9 (stretch)", 6),
+        ("Debian GNU/Linux 10 (buster)", 8),
+        ("Ubuntu 16.04.7 LTS", 5),
+        ("Ubuntu 18.04.6 LTS", 7),
+    ],
+)
+def test_the_library_that_clang_takes_is_that_of_the_systems_own_gcc(system: str, own: int) -> None:
+    lack = lack_of(with_cxx(CLANG, version=system))
+    assert lack
+    assert f"the C++ library of GCC {own}, " in lack.why
+
+
 def test_arm_is_not_taken_for_32_bits_where_64_are_in_its_name() -> None:
     for target in ("arm64-apple-darwin24.0.0", "aarch64-unknown-linux-gnu", "arm64ec"):
         assert lack_of(with_cxx(replace(CLANG, target=target))) is None

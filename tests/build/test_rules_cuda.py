@@ -110,7 +110,8 @@ def test_a_toolkit_of_a_newer_major_version_than_the_driver(
     if isinstance(answer, Obstacle):
         assert "driver" in answer.reason
         assert "CUDA 13 needs driver 580 or newer" in answer.reason
-        assert answer.fix == "sudo apt install nvidia-driver"
+        # Debian 12's own is 535.
+        assert "sudo apt install cuda-drivers" in answer.fix
 
 
 def test_the_first_toolkit_that_fits_is_taken_and_the_others_are_explained() -> None:
@@ -227,6 +228,19 @@ def test_no_nvcc_elsewhere(changes: dict[str, Any], fix: str) -> None:
             {"version": "Fedora Linux 42"},
             "with an NVIDIA GPU in the machine: sudo dnf install akmod-nvidia (from RPM Fusion)",
         ),
+        (
+            {"version": "Fedora Linux 42 (Silverblue)", "id": "fedora", "variant_id": "silverblue"},
+            "with an NVIDIA GPU in the machine: sudo rpm-ostree install akmod-nvidia",
+        ),
+        ({"id": "bazzite"}, "with an NVIDIA GPU in the machine: rebase to its -nvidia image"),
+        ({"id": "vanilla"}, "with an NVIDIA GPU in the machine: sudo abroot pkg add nvidia-driver"),
+        ({"id": "steamos"}, "with an NVIDIA GPU in the machine: use another system"),
+        ({"root": True}, "with an NVIDIA GPU in the machine: apt install nvidia-driver"),
+        # Nothing that fits its glibc runs with its own driver, 550.
+        (
+            {"version": "Debian GNU/Linux 13 (trixie)", "libc": "glibc 2.41"},
+            "with an NVIDIA GPU in the machine: add NVIDIA's own apt repository",
+        ),
         ({"wsl": 2}, "install NVIDIA's driver in Windows"),
         ({"container": "docker"}, "start the container with the GPU: docker run --gpus all"),
     ],
@@ -234,6 +248,29 @@ def test_no_nvcc_elsewhere(changes: dict[str, Any], fix: str) -> None:
 def test_no_gpu(changes: dict[str, Any], fix: str) -> None:
     host = machines.pc(cuda=replace(NVIDIA, devices=()), os=replace(PC.os, **changes))
     assert obstacle("cuda", host).fix.startswith(fix)
+
+
+@pytest.mark.parametrize(
+    ("changes", "has", "lacks"),
+    [
+        ({"version": "Debian GNU/Linux 13 (trixie)"}, "apt install cuda-drivers", "nvidia-driver"),
+        ({"version": "Debian GNU/Linux trixie/sid"}, "apt install cuda-drivers", "nvidia-driver"),
+        ({"version": "Debian GNU/Linux 11 (bullseye)"}, "newer release", "apt install"),
+        ({"version": "Ubuntu 20.04.6 LTS"}, "newer release", "ubuntu-drivers"),
+        ({"version": "Ubuntu 24.04.2 LTS"}, "sudo ubuntu-drivers install", "newer release"),
+        ({"version": "Ubuntu 24.04.2 LTS", "root": True}, "ubuntu-drivers install", "sudo"),
+        ({"id": "fedora", "variant_id": "silverblue"}, "sudo rpm-ostree upgrade", "dnf"),
+        ({"id": "bazzite"}, "sudo rpm-ostree upgrade", "dnf"),
+        ({"id": "vanilla"}, "sudo abroot upgrade", "apt"),
+        ({"id": "bazzite", "container": "distrobox"}, "on the machine that runs the container", "rpm-ostree"),
+        ({"id": "debian", "container": "docker"}, "on the machine that runs the container", "apt"),
+    ],
+)
+def test_a_driver_that_is_too_old_is_not_brought_again(changes: dict[str, Any], has: str, lacks: str) -> None:
+    host = nvidia(kits=(CUDA_13,), supports="12.4", os=replace(PC.os, **changes))
+    fix = obstacle("cuda", host).fix
+    assert has in fix
+    assert lacks not in fix
 
 
 @pytest.mark.parametrize(

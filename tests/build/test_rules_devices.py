@@ -10,6 +10,8 @@ import pytest
 from fits import fit, obstacle, rules
 from machines import GOOD_VULKAN, LLVMPIPE, PC, RADEON
 
+from floatllm_build.rules import FITTERS
+from floatllm_build.rules.fit import Fit, Obstacle, Terms
 from floatllm_build.values import Backend, Host, MetalDevice, MetalFacts, VulkanDevice
 
 
@@ -192,6 +194,29 @@ def test_the_override_is_what_the_runtime_takes_the_gpus_for() -> None:
     )  # of another generation
     asked = fit("hip", rocm(targets=("gfx1103",), override="gfx1100"), named=True, architectures=("gfx1030",))
     assert asked.architectures == ("gfx1030",)
+
+
+@pytest.mark.parametrize(
+    ("chip", "override", "runs"),
+    [
+        ("gfx1032", "gfx1030", True),
+        ("gfx1151", "gfx1100", True),
+        ("gfx906", "gfx900", True),
+        ("gfx1030", "gfx1030", True),
+        ("gfx1010", "gfx1030", False),  # an RX 5700 XT
+        ("gfx900", "gfx90a", False),
+        ("gfx1100", "gfx1151", False),
+        ("gfx1030", "gfx1010", False),
+    ],
+)
+def test_only_code_that_the_gpu_is_known_to_run_is_compiled_for_an_override(
+    chip: str, override: str, runs: bool
+) -> None:
+    answer = FITTERS["hip"](rocm(targets=(chip,), override=override, rocblas=(chip, override)), Terms())
+    assert isinstance(answer, Fit) == runs
+    if isinstance(answer, Obstacle):
+        assert answer.fix == "unset HSA_OVERRIDE_GFX_VERSION"
+        assert f"{chip} is not known to run" in answer.reason
 
 
 # ---- Macs ---------------------------------------------------------------------------------------------

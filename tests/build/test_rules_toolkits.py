@@ -87,6 +87,15 @@ def test_what_goes_with_a_new_glibc(facts: dict[str, Any], fix: str) -> None:
     assert obstacle("cuda", on_glibc("2.42", CUDA_12_4, **facts)).fix.startswith(fix)
 
 
+def test_debian_13s_own_driver_is_no_way_to_the_indexs_toolkit() -> None:
+    # Its nvcc is 12.4, which its glibc contradicts, and its driver is 550.
+    debian = replace(PC.os, libc="glibc 2.41", version="Debian GNU/Linux 13 (trixie)")
+    fix = obstacle("cuda", nvidia(kits=(CUDA_12_4,), supports="12.4", os=debian)).fix
+    assert "sudo apt install cuda-drivers" in fix
+    assert "nvidia-driver" not in fix
+    assert fix.endswith(f"; then {INSTALL}")
+
+
 def test_an_older_toolkit_is_no_way_out_where_glibc_is_new() -> None:
     older = "older CUDA toolkit"
     assert older in obstacle("cuda", on_glibc("2.40", CUDA_13_2, supports="12.8")).reason
