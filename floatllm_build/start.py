@@ -78,7 +78,7 @@ def which(name: str, env: Mapping[str, str] | None = None, *, windows: bool = _W
         known = (env.get("PATHEXT") or ".COM;.EXE;.BAT;.CMD").lower().split(";")
         endings = [""] if name.lower().endswith(tuple(known)) else known
     paths = (os.path.join(folder, name + ending) for folder in folders for ending in endings)  # noqa: PTH118
-    return next((path for path in paths if Path(path).is_file() and os.access(path, os.X_OK)), None)
+    return next((path for path in paths if os.path.isfile(path) and os.access(path, os.X_OK)), None)  # noqa: PTH113  Path's own raises for a folder that is closed to us
 
 
 def _folders(env: Mapping[str, str]) -> list[str]:

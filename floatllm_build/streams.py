@@ -5,12 +5,16 @@ What cannot be told on stderr stops nothing. What stdout does not take is rememb
 
 from __future__ import annotations
 
+import codecs
 import errno
 import io
 import os
 import sys
+from collections.abc import Iterable
 from contextlib import suppress
 from typing import TYPE_CHECKING, TextIO
+
+from floatllm_build.plain import printable
 
 if TYPE_CHECKING:
     from typing_extensions import Buffer
@@ -63,12 +67,21 @@ class Streams:
         return self._out.failure
 
 
+def write_paths(paths: Iterable[str]) -> None:
+    """A line for each on stdout: as it is for a program, and nothing that a terminal would obey on one."""
+    shown = map(printable, paths) if sys.stdout.isatty() else paths
+    sys.stdout.write("".join(f"{path}\n" for path in shown))
+
+
 def reader_left(failure: OSError) -> bool:
     return failure.errno == errno.EPIPE
 
 
 def _text(raw: _Stream, before: TextIO | None) -> TextIO:
     encoding, errors = (before.encoding, before.errors) if before else ("utf-8", "backslashreplace")
+    if errors == "strict":
+        # Names of files may be bytes that are no text: they come out as they are, or else as escapes.
+        errors = "surrogateescape" if codecs.lookup(encoding).name == "utf-8" else "backslashreplace"
     by_line = raw.quiet or raw.isatty()
     return io.TextIOWrapper(io.BufferedWriter(raw), encoding, errors, line_buffering=by_line)
 

@@ -116,7 +116,8 @@ def troubles(cache: Path) -> tuple[Trouble, ...]:
 
 def _read(path: Path) -> Trouble | None:
     try:
-        if path.is_symlink() or path.stat().st_size > _LARGEST:
+        # A pipe would hold us up.
+        if path.is_symlink() or not path.is_file() or path.stat().st_size > _LARGEST:
             return None
         told: Any = json.loads(path.read_text(encoding="utf-8"))
         found = Trouble(**{**told, "trace": tuple(told["trace"])})

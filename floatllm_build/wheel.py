@@ -58,7 +58,8 @@ def find_cached(cache: Path, key: str) -> Wheel | None:
 def _is_proven(wheel: Path, proof: Path) -> bool:
     """Whether the proof is of exactly this file, and both are ours."""
     try:
-        ours = all(is_ours(path) for path in (proof.parent, proof, wheel))
+        # A pipe would hold us up.
+        ours = all(map(is_ours, (proof.parent, proof, wheel))) and proof.is_file() and wheel.is_file()
         told = json.loads(proof.read_text(encoding="utf-8")) if ours else {}
         return bool(told[_DIGEST] == sha256_file(wheel))
     except (OSError, ValueError, KeyError, TypeError, RecursionError):

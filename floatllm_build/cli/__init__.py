@@ -45,7 +45,7 @@ from floatllm_build.files import ordinary, write_whole
 from floatllm_build.interrupts import INTERRUPTED, mind_interrupts
 from floatllm_build.paths import cache_dir
 from floatllm_build.settings import make_request, trace_file
-from floatllm_build.streams import READER_LEFT, Streams, reader_left
+from floatllm_build.streams import READER_LEFT, Streams, reader_left, write_paths
 from floatllm_build.symbols import Door, Symbols
 from floatllm_build.system import LiveSystem, Recorder, Replay, System
 from floatllm_build.values import SCHEMA_VERSION, Request, to_json
@@ -256,8 +256,7 @@ def wheel(
         wish = flow.Wish(request=request, ggml_dir=ggml_dir, trace=trace_file(trace))
         made = flow.make_wheels(door, wish, out, tell)
         beside = flow.make_variants(Path(made[0].path), tell) if variants else ()
-    paths = (*(one.path for one in made), *beside)
-    sys.stdout.write("".join(f"{path}\n" for path in paths))
+    write_paths([*(one.path for one in made), *map(str, beside)])
 
 
 @app.command(rich_help_panel=BUILD, epilog=EXIT_CODES)

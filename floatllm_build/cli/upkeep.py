@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import sys
 from collections.abc import Mapping
 from typing import Any
 
@@ -11,6 +10,7 @@ from floatllm_build import flow
 from floatllm_build.cli.options import DryRunOption, PythonOption, ReportOption
 from floatllm_build.errors import UsageFaultError
 from floatllm_build.settings import request_of, settings_for_pip
+from floatllm_build.streams import write_paths
 from floatllm_build.symbols import Door, Symbols
 from floatllm_build.system import LiveSystem, Recorder
 from floatllm_build.values import Engine, Request, to_json
@@ -24,7 +24,7 @@ def fetch() -> None:
 
     with render.listening() as tell:
         source = flow.fetch_ggml(LiveSystem(), tell)
-    sys.stdout.write(f"{source.folder}\n")
+    write_paths([source.folder])
 
 
 def clean(*, dry_run: DryRunOption = False) -> None:

@@ -78,3 +78,20 @@ def test_a_reader_that_left_ends_it_quietly(unbuffered: str) -> None:
         )
         os.close(writing)
         assert (done.returncode, done.stderr) == (141, "")
+
+
+def test_a_path_that_is_no_text_comes_out_as_it_is_and_a_terminal_obeys_none() -> None:
+    """As `wheel --out` writes a folder's name that is no UTF-8: a script has to find the file."""
+    begin = "from floatllm_build.streams import Streams, write_paths; Streams(); write_paths"
+    code = begin + "(['w\\udcff'])"
+    env = {**os.environ, "PYTHONPATH": str(ROOT), "PYTHONIOENCODING": "utf-8:strict"}
+    done = subprocess.run([sys.executable, "-c", code], env=env, capture_output=True, check=False)
+    assert (done.returncode, done.stdout) == (0, b"w\xff\n"), done.stderr
+    env["PYTHONIOENCODING"] = "ascii:strict"
+    done = subprocess.run([sys.executable, "-c", code], env=env, capture_output=True, check=False)
+    assert (done.returncode, done.stdout) == (0, b"w\\udcff\n"), done.stderr
+    pty = "import pty, sys; pty.spawn([sys.executable, '-c', sys.argv[1]])"
+    shown = begin + "(['x\\x1b]0;OWNED\\x07'])"
+    done = subprocess.run([sys.executable, "-c", pty, shown], env=env, capture_output=True, check=False)
+    assert b"\\x1b]0;OWNED" in done.stdout
+    assert b"\x1b" not in done.stdout

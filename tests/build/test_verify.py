@@ -199,6 +199,7 @@ def test_a_proof_of_what_is_installed_leaves_the_cache_alone(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("FLOATLLM_CACHE_DIR", str(tmp_path / "c"))
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
     with pytest.raises(NotProvenError, match="The installed engine is not proven") as caught:
         prove_installed(sys.executable, "NONE0", lambda _: None)
     log = Path(str(caught.value).split(" is in ")[-1])

@@ -53,8 +53,7 @@ def test_an_engine_of_a_newer_system_says_so(engine: Installed, tmp_path: Path) 
     library = Path(os.environ["FLOATLLM_LIBRARY"])
     content = library.read_bytes()
     newer = re.sub(rb"\x00GLIBC_2\.\d\d(?=\x00)", b"\x00GLIBC_9.99", content)
-    if newer == content:
-        skip_or_fail(f"{compiler} links its C++ runtime statically, so nothing can be too old")
+    assert newer != content
     changed = tmp_path / library.name
     changed.write_bytes(newer)
     env = {**engine.env, "FLOATLLM_LIBRARY": str(changed)}
