@@ -51,7 +51,7 @@ from floatllm_build.values import (
     Wheel,
 )
 from floatllm_build.verify import prove_wheel
-from floatllm_build.wheel import find_cached, keep, package
+from floatllm_build.wheel import keep, package, take_cached
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -129,7 +129,7 @@ def _make_wheel(
 ) -> Wheel:
     """One proven wheel; `base` is that of the engine where it is a plugin's."""
     sources, inputs, key = _decided(system, host, made, toolchain, source)
-    cached = find_cached(cache, key)
+    cached = take_cached(cache, key)
     if cached:
         if wish.trace:
             tell(Hint(NO_TIMELINE))
