@@ -11,7 +11,7 @@ import pytest
 from machines import PC
 
 from floatllm_build import tools
-from floatllm_build.pip import own_pip
+from floatllm_build.pip import Fetched, own_pip
 from floatllm_build.system import Completed, LiveSystem
 from floatllm_build.tools import read_tools, with_tools
 from floatllm_build.values import Program
@@ -75,7 +75,7 @@ class Index:
     def __init__(self) -> None:
         self.asked = 0
 
-    def __call__(self, _system: object, _cache: Path, *words: str, **_: object) -> Completed:
+    def __call__(self, _system: object, _cache: Path, *words: str, **_: object) -> Fetched:
         self.asked += 1
         target = Path(words[words.index("--target") + 1])
         (target / "bin").mkdir(parents=True)
@@ -83,7 +83,7 @@ class Index:
         (target / "bin" / "cmake").chmod(0o755)
         (target / "Modules").mkdir()
         (target / "Modules" / "Find.cmake").write_text("words of a module")
-        return Completed(rc=0, out="", err="")
+        return Fetched(done=Completed(rc=0, out="", err=""))
 
 
 def test_a_damaged_tool_is_brought_anew(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
