@@ -54,9 +54,9 @@ def find_cached(cache: Path, key: str) -> Wheel | None:
 
 
 def take_cached(cache: Path, key: str) -> Wheel | None:
-    """What `find_cached` finds, young again: it may be wanted until the next one, which depends on it, is made.
+    """What `find_cached` finds, made young again. For who holds the cache's lock.
 
-    For who holds the cache's lock.
+    A plugin's wheel, which is made next, may depend on it.
     """
     found = find_cached(cache, key)
     if found:
