@@ -53,8 +53,8 @@ _FIXED: Mapping[str, str] = {
     "CMAKE_TOOLCHAIN_FILE": "build for another machine with plain cmake (cmake --preset NAME -S native)",
     "CMAKE_SYSTEM_NAME": "build for another machine with plain cmake (cmake --preset NAME -S native)",
 }
-# What the cmake line of every plan sets; the build reads its own flags from the last. Other options of native/,
-# as FLOATLLM_SANITIZE, are the user's.
+# What the cmake line of every plan sets; the build reads its own flags from the last. Other options of
+# native/, as FLOATLLM_SANITIZE, are the user's.
 _ON_EACH_LINE = {"FLOATLLM_PRESET", "FLOATLLM_PROOF", "FLOATLLM_FLAGS_FILE"}
 # Options of cmake that are not -D, with the word that follows them.
 _OPTIONS: Mapping[str, str] = {
