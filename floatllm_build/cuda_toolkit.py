@@ -16,6 +16,7 @@ from floatllm_build.events import Hint, Listener, Said
 from floatllm_build.files import scratch_in, settle
 from floatllm_build.pip import fetch_with_pip, last_lines
 from floatllm_build.rules.cuda_index import INDEX_REQUIREMENT
+from floatllm_build.rules.disk import room_lack, toolkit_room
 from floatllm_build.sealed import is_whole, seal
 from floatllm_build.sizes import show_size
 from floatllm_build.system import System
@@ -24,9 +25,7 @@ from floatllm_build.values import PlannedToolkit
 
 # cuBLAS asks for the second of them.
 _AT_RUN_TIME = ("nvidia_cublas", "nvidia_cuda_nvrtc", "nvidia_cuda_runtime")
-# For each byte of the wheels: the wheels themselves and what is in them (measured: 620 MB, 1.05 GB).
-_ROOM = 2.8
-# And what stays: all that is unpacked, and the wheels of `_AT_RUN_TIME`.
+# For each byte of the wheels, what stays: all that is unpacked, and the wheels of `_AT_RUN_TIME`.
 _STAYS = 2.6
 
 
@@ -61,7 +60,7 @@ def fetch_toolkit(
             f"in {home}. `floatllm-build clean` deletes it."
         )
     )
-    _check_room(where, int(toolkit.download * _ROOM))
+    _check_room(where, toolkit_room(toolkit.download))
     with scratch_in(where, ".fetch-") as scratch:
         every = scratch / "all"
         options = ("--only-binary=:all:", "--dest", str(every))
@@ -84,13 +83,9 @@ def fetch_toolkit(
 
 def _check_room(where: Path, needed: int) -> None:
     make_private(where)
-    free = shutil.disk_usage(where).free
-    if free < needed:
-        raise MissingError(
-            f"Fetching the CUDA toolkit takes {show_size(needed)} in {where} for a while, and only "
-            f"{show_size(free)} are free. Free space there, or name a folder on another disk in "
-            "FLOATLLM_CACHE_DIR, and run this again."
-        )
+    lack = room_lack("CUDA's toolkit takes", needed, str(where), shutil.disk_usage(where).free)
+    if lack:
+        raise MissingError(lack.told)
 
 
 def _pip(

@@ -7,27 +7,32 @@ import errno
 import mmap
 import os
 import shutil
+import stat
 import sys
 import tempfile
 from pathlib import Path
+from typing import Any
 
 from floatllm_build.errors import MissingError
 from floatllm_build.paths import CACHE_FOLDERS, cache_dir
 from floatllm_build.start import NOWHERE, TooLateError, start, which
 
-# A CUDA toolkit has some thousand files; more than this are not counted to the end.
-_MOST_FILES = 50_000
+# What a build may find here and need not make again. Costs, proofs and errors take next to nothing.
+_REUSED = ("build", "cuda", "ggml", "tools", "wheels")
 _REFUSED = {errno.EPERM, errno.EACCES}
 _SECONDS = 20.0
 
 
-def look() -> dict[str, int]:
-    """Bytes free where the cache is (`free`), in it already (`held`), free in TMPDIR where that is elsewhere
-    (`temp`); files that can still be made (`inodes`); 1 where nothing may be run there (`noexec`).
+def look() -> dict[str, Any]:
+    """Bytes free where the cache is (`free`), in it already (`held`), of those in `ggml/0.15`, `tools/cmake`
+    and the like (`kept`), free in TMPDIR where that is elsewhere (`temp`); files that can still be made
+    (`inodes`); 1 where nothing may be run there (`noexec`).
 
     What nobody says is left out.
     """
-    found: dict[str, int] = {"held": _held(cache_dir())}
+    kept = _kept(cache_dir())
+    others = (taken(cache_dir() / name) for name in CACHE_FOLDERS if name not in _REUSED)
+    found: dict[str, Any] = {"held": sum(kept.values()) + sum(others), "kept": kept}
     cache, temp = _existing(cache_dir()), Path(tempfile.gettempdir())
     with contextlib.suppress(OSError):
         found["free"] = shutil.disk_usage(cache).free
@@ -49,20 +54,35 @@ def _existing(folder: Path) -> Path:
     return next((place for place in (folder, *folder.parents) if place.is_dir()), Path(folder.anchor))
 
 
-def _held(cache: Path) -> int:
-    folders = [os.fspath(cache / name) for name in CACHE_FOLDERS]
-    size = count = 0
-    while folders and count < _MOST_FILES:
-        with contextlib.suppress(OSError), os.scandir(folders.pop()) as entries:
+def _kept(cache: Path) -> dict[str, int]:
+    """What each entry of the folders takes that a later build may reuse."""
+    found = {}
+    for name in _REUSED:
+        with contextlib.suppress(OSError), os.scandir(cache / name) as entries:
             for entry in entries:
-                count += 1
-                if entry.is_dir(follow_symlinks=False):
-                    folders.append(entry.path)
-                else:
-                    found = entry.stat(follow_symlinks=False)
-                    # As much as it really takes of the disk; Windows does not say.
-                    size += getattr(found, "st_blocks", found.st_size >> 9) << 9
-    return size
+                found[f"{name}/{entry.name}"] = taken(Path(entry.path))
+    return found
+
+
+def taken(place: Path) -> int:
+    """Bytes that a file or a folder really takes of the disk, or what a link to one leads to. A file with
+    several names counts once.
+
+    Windows does not say; there it is the length of the files.
+    """
+    seen: dict[tuple[int, int], int] = {}
+    waiting = [os.path.realpath(place)]
+    while waiting:
+        path = waiting.pop()
+        with contextlib.suppress(OSError):
+            found = os.lstat(path)
+            if stat.S_ISDIR(found.st_mode):
+                waiting += (os.path.join(path, name) for name in os.listdir(path))  # noqa: PTH118, PTH208  thousands
+            else:
+                blocks = getattr(found, "st_blocks", None)
+                size = found.st_size if blocks is None else blocks * 512
+                seen[(found.st_dev, found.st_ino or len(seen))] = size
+    return sum(seen.values())
 
 
 def forbids_programs(folder: Path) -> str:

@@ -18,6 +18,7 @@ from floatllm_build.process import run_child
 from floatllm_build.sealed import is_whole, seal
 from floatllm_build.start import changed
 from floatllm_build.system import Completed, System, Variables
+from floatllm_build.trust import check_cache, check_inside
 from floatllm_build.uv_settings import for_fetching, for_local_wheels, uv_files
 from floatllm_build.values import Target
 
@@ -64,7 +65,8 @@ class Fetched:
 def own_pip(system: System, cache: Path) -> tuple[str, ...]:
     """The command of a pip that runs in this tool's own environment.
 
-    Raises MissingError where neither the environment nor Python's own bundle nor uv has one.
+    Raises MissingError where neither the environment nor Python's own bundle nor uv has one, and where that
+    of uv would lie in a cache that is not ours alone.
     """
     # Pip itself builds in an environment where PYTHONPATH hides the one that it runs in, and so itself.
     for flags in ((), ("-E",)):
@@ -77,7 +79,10 @@ def own_pip(system: System, cache: Path) -> tuple[str, ...]:
         # A wheel of pip runs as it is: `python pip-25.whl/pip`.
         return (sys.executable, f"{bundled[-1]}/pip")
     folder = cache / "tools" / "pip"
-    if not is_whole(folder):
+    # `report` asks without the lock, and so before anybody looked at the cache's owner.
+    check_cache(cache)
+    check_inside(cache, ("tools",))
+    if not is_whole(folder) or not (folder / "pip" / "__main__.py").is_file():
         uv = system.which("uv")
         done = (
             _pip_by_uv(system, uv, folder) if uv else Completed(rc=127, out="", err="there is no uv either")
@@ -93,7 +98,9 @@ def own_pip(system: System, cache: Path) -> tuple[str, ...]:
 def _pip_by_uv(system: System, uv: str, folder: Path) -> Completed:
     """Puts pip into `folder`, whole or not at all."""
     with scratch_in(folder.parent, ".pip-") as scratch:
-        command = (uv, "pip", "install", "--no-config", "--target", str(scratch / "pip"), "pip")
+        # Links into uv's cache, as its settings may want them, could be changed there.
+        to = ("--link-mode", "copy", "--target", str(scratch / "pip"))
+        command = (uv, "pip", "install", "--no-config", *to, "pip")
         variables = for_fetching(os.environ, uv_files(os.environ))
         done = system.run(command, timeout=_TIMEOUT, variables=variables)
         if done.rc == 0:

@@ -37,8 +37,7 @@ def find_lacks(host: Host, *, installs: bool = True) -> tuple[Lack, ...]:
 def check_lacks(lacks: tuple[Lack, ...]) -> None:
     """Raises MissingError that names them all."""
     if lacks:
-        lines = (f"{lack.what} is missing ({lack.why}). To get it: {lack.fix}." for lack in lacks)
-        raise MissingError("\n".join(lines))
+        raise MissingError("\n".join(lack.told for lack in lacks))
 
 
 def check_target(target: Target) -> None:

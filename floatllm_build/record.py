@@ -80,7 +80,11 @@ _KINDS = {
             "euid": _SIZE_OR_NOTHING,
             "usr_flags": _SIZE_OR_NOTHING,
             "disk": _object(
-                dict.fromkeys(("free", "inodes", "held", "noexec", "temp"), _SIZE), ["object", "null"]
+                {
+                    **dict.fromkeys(("free", "inodes", "held", "noexec", "temp"), _SIZE),
+                    "kept": {"type": "object", "propertyNames": _NAME, "additionalProperties": _SIZE},
+                },
+                ["object", "null"],
             ),
             "limits_met": {
                 "type": ["array", "null"],

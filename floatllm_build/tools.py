@@ -16,6 +16,7 @@ from floatllm_build.files import remove_folder, scratch_in, settle
 from floatllm_build.pip import fetch_with_pip
 from floatllm_build.sealed import is_whole, seal
 from floatllm_build.system import Completed, System
+from floatllm_build.trust import is_trusted
 from floatllm_build.values import Program, Repairer, ToolchainFacts
 from floatllm_build.versions import (
     AUDITWHEEL_MINIMUM,
@@ -204,7 +205,13 @@ def _keep(scratch: Path, folder: Path) -> None:
 
 
 def _kept(system: System, name: str, folder: Path) -> Program | None:
-    """The program in the cache; None where it is damaged, or where somebody else may have written it."""
+    """The program in the cache; None where it is damaged, or where somebody else may have written it.
+
+    `detect` and `report` ask without the lock, and so before anybody looked at the cache's owner.
+    """
+    home = folder.parent
+    if not is_trusted(home.parent, home, folder):
+        return None
     tool = _TOOLS[name]
     programs = {place + _SUFFIX for place in tool.places}
     whole = is_whole(folder, lambda path: not tool.large or path in programs)

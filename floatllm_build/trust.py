@@ -140,6 +140,20 @@ def check_inside(home: Path, names: Iterable[str]) -> None:
         _close(folder)
 
 
+def is_trusted(home: Path, *inside: Path) -> bool:
+    """Whether the cache, and places in it that are there, are ours alone. For who does not hold its lock.
+
+    Changes nothing.
+    """
+    try:
+        me = me_in(home.resolve())
+        if me is None:
+            return True
+        return not _root_fault(home, me) and not any(_fault_of_place(place, me) for place in inside)
+    except OSError:
+        return False
+
+
 def make_private(folder: Path) -> None:
     """Makes a folder for its owner alone; one that is there stays as it is. Raises OSError."""
     folder.parent.mkdir(parents=True, exist_ok=True)

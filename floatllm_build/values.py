@@ -165,6 +165,16 @@ class MemoryFacts:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Kept:
+    """Something in the cache that a later build may reuse."""
+
+    what: str
+    """Its path there: `ggml/0.15.3-0a1b`, `tools/cmake`, `cuda/13.0`."""
+    size: int
+    """Bytes."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class DiskFacts:
     """Of the cache's folder, or of what is there above it. None where nobody says."""
 
@@ -173,6 +183,8 @@ class DiskFacts:
     """Files that can still be made, where the file system has a number of them."""
     held: int = 0
     """Bytes that the cache holds already."""
+    kept: tuple[Kept, ...] = ()
+    """Of those, what a build may reuse."""
     noexec: bool = False
     """Mounted without permission to execute."""
     temp: int | None = None
@@ -521,6 +533,10 @@ class Lack:
     what: str
     why: str
     fix: str
+
+    @property
+    def told(self) -> str:
+        return f"{self.what} is missing ({self.why}). To get it: {self.fix}."
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -45,14 +45,23 @@ def package(plan: Plan, toolchain: ToolchainFacts, ggml_folder: str, folder: Fol
 
 
 def find_cached(cache: Path, key: str) -> Wheel | None:
-    """A wheel that was built from the same inputs, and proven."""
+    """A wheel that was built from the same inputs, and proven. Writes nothing."""
     folder = cache / "wheels" / key
     wheels = list(folder.glob("*.whl"))
     if len(wheels) != 1 or not _is_proven(wheels[0], folder / _PROOF):
         return None
-    # Young again: it may be wanted until the next one, which depends on it, is made.
-    os.utime(folder)
     return Wheel(path=str(wheels[0]), key=key, reused=True)
+
+
+def take_cached(cache: Path, key: str) -> Wheel | None:
+    """What `find_cached` finds, made young again. For who holds the cache's lock.
+
+    A plugin's wheel, which is made next, may depend on it.
+    """
+    found = find_cached(cache, key)
+    if found:
+        os.utime(Path(found.path).parent)
+    return found
 
 
 def _is_proven(wheel: Path, proof: Path) -> bool:

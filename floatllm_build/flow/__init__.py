@@ -98,7 +98,7 @@ def detect(
         made = make_plan(host, request, presets())
     except MissingError as error:
         return Detected(host=host, plan=None, lacks=(), problem=str(error))
-    lacks = (*find_lacks(host), *disk_lacks(host, made))
+    lacks = (*find_lacks(host), *disk_lacks(host, made, ggml=read_pin(data_dir()).folder_name))
     return Detected(host=host, plan=made, lacks=lacks, problem="")
 
 
@@ -106,7 +106,7 @@ def plan(system: System, request: Request, python: str | None = None) -> tuple[P
     """What would be built, and what is missing for that."""
     host = settled(probe_host(system, python))
     made = make_plan(host, request, presets())
-    return made, (*find_lacks(host), *disk_lacks(host, made))
+    return made, (*find_lacks(host), *disk_lacks(host, made, ggml=read_pin(data_dir()).folder_name))
 
 
 def install_engine(door: Door, wish: Wish, tell: Listener) -> Installed:

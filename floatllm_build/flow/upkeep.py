@@ -12,6 +12,7 @@ from pathlib import Path
 
 from floatllm_build import __version__
 from floatllm_build.build.staging import read_sources
+from floatllm_build.disk import taken
 from floatllm_build.errors import FloatllmBuildError, InstallFailedError, MissingError
 from floatllm_build.events import Listener
 from floatllm_build.files import remove_folder
@@ -151,16 +152,4 @@ def clean(tell: Listener, *, only_look: bool = False) -> Cleaned:
 
 def _sizes(cache: Path) -> tuple[tuple[str, int], ...]:
     """Bytes in each of our folders that is there."""
-    return tuple((name, _size(cache / name)) for name in CACHE_FOLDERS if (cache / name).is_dir())
-
-
-def _size(folder: Path) -> int:
-    seen: dict[tuple[int, int], int] = {}
-    for home, _, names in os.walk(folder):
-        for name in names:
-            try:
-                found = os.lstat(os.path.join(home, name))  # noqa: PTH118  a toolkit has thousands
-            except OSError:
-                continue
-            seen[(found.st_dev, found.st_ino or len(seen))] = found.st_size
-    return sum(seen.values())
+    return tuple((name, taken(cache / name)) for name in CACHE_FOLDERS if (cache / name).is_dir())

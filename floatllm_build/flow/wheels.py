@@ -51,7 +51,7 @@ from floatllm_build.values import (
     Wheel,
 )
 from floatllm_build.verify import prove_wheel
-from floatllm_build.wheel import find_cached, keep, package
+from floatllm_build.wheel import keep, package, take_cached
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -99,13 +99,16 @@ def make_all(
         )
     for made in plans:
         tell(StepDone("plan", describe_plan(made)))
-    # What a cache that holds something lacks is known once the wheel in it turns out to be another.
-    room = () if host.disk.held else disk_lacks(host, plans[-1], str(cache))
+    pin = read_pin(data_dir())
+    # Where a wheel may be at hand, and nothing has to be fetched to know it, it is looked for first.
+    made_before = any(one.what.startswith("wheels/") for one in host.disk.kept)
+    ready = made_before and tools_at_hand(system, door.symbols.show_in(host).toolchain, cache)
+    room = () if ready else disk_lacks(host, plans[-1], str(cache), ggml=pin.folder_name)
     check_lacks((*find_lacks(host, installs=installs), *room))
     # From here on with real folders.
     host, plans = door.symbols.show_in(host), tuple(map(door.symbols.show_in, plans))
     toolchain = with_tools(system, host.toolchain, cache, tell, passing=wish.passing)
-    source = find_source(system, read_pin(data_dir()), cache, wish.ggml_dir, tell)
+    source = find_source(system, pin, cache, wish.ggml_dir, tell)
     wheels: list[Wheel] = []
     for made in plans:
         # The timeline that was asked for is that of the plan that was asked for.
@@ -129,7 +132,7 @@ def _make_wheel(
 ) -> Wheel:
     """One proven wheel; `base` is that of the engine where it is a plugin's."""
     sources, inputs, key = _decided(system, host, made, toolchain, source)
-    cached = find_cached(cache, key)
+    cached = take_cached(cache, key)
     if cached:
         if wish.trace:
             tell(Hint(NO_TIMELINE))
@@ -137,13 +140,16 @@ def _make_wheel(
         return cached
     # Before the compilers take their time.
     now = replace(host, disk=probe_disk(system, Findings()))
-    check_lacks(disk_lacks(now, made, str(cache)))
+    folder = _folder(cache, made, inputs)
+    ggml = Path(source.folder).name if source.pinned else ""
+    check_lacks(disk_lacks(now, made, str(cache), ggml=ggml, build=folder.root.name))
     toolchain = read_tools(system, toolchain, cache)
     sources, inputs, key = _decided(system, host, made, toolchain, source)
     repairer = bring_repairer(system, host.os.name, cache, tell) if made.portable else None
     if made.toolkit and made.toolkit.download:
         _toolkit(system, made.toolkit, cache, tell, compiles=True)
-    folder = Folder(cache / "build" / f"{made.preset}-{digest(inputs)[:10]}")
+    # Tools that were brought anew may be of another version, which has its own folder.
+    folder = _folder(cache, made, inputs)
     try:
         make_private(folder.root.parent)
         stage(sources, folder.sources)
@@ -175,6 +181,10 @@ def _make_wheel(
             f"Building in {folder.root} failed: {error}. {hint}\nWhat was said until then is in {folder.log}",
             log=str(folder.log),
         ) from error
+
+
+def _folder(cache: Path, made: Plan, inputs: dict[str, Any]) -> Folder:
+    return Folder(cache / "build" / f"{made.preset}-{digest(inputs)[:10]}")
 
 
 def _decided(

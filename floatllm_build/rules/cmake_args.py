@@ -37,6 +37,7 @@ _FIXED: Mapping[str, str] = {
     "BUILD_SHARED_LIBS": f"{_UNSET}: the preset decides how the wheel is packed",
     "GGML_BACKEND_DL": f"{_UNSET}: the preset decides how the wheel is packed",
     "GGML_STATIC": f"{_UNSET}: the preset decides how the wheel is packed",
+    "FLOATLLM_PLUGIN": f"{_UNSET}: the preset decides how the wheel is packed",
     "GGML_CPU": f"{_UNSET}: the engine needs the CPU's backend",
     "GGML_DIR": "name the folder with --ggml-dir",
     "CMAKE_C_COMPILER": "name the compiler in CC",
@@ -52,6 +53,9 @@ _FIXED: Mapping[str, str] = {
     "CMAKE_TOOLCHAIN_FILE": "build for another machine with plain cmake (cmake --preset NAME -S native)",
     "CMAKE_SYSTEM_NAME": "build for another machine with plain cmake (cmake --preset NAME -S native)",
 }
+# What the cmake line of every plan sets; the build reads its own flags from the last. Other options of
+# native/, as FLOATLLM_SANITIZE, are the user's.
+_ON_EACH_LINE = {"FLOATLLM_PRESET", "FLOATLLM_PROOF", "FLOATLLM_FLAGS_FILE"}
 # Options of cmake that are not -D, with the word that follows them.
 _OPTIONS: Mapping[str, str] = {
     "-G": "CMAKE_GENERATOR",
@@ -118,9 +122,10 @@ def _objection(
         return _of_an_option(one)
     if switch := _SWITCH.fullmatch(one.name):
         return _of_a_switch(one, switch["kind"], backend, why_not)
-    if one.name.startswith("FLOATLLM_"):
-        return f"{one.text} sets what the plan sets: {_UNSET}"
     planned = variables.get(one.name)
+    ours = one.name.startswith("FLOATLLM_") and planned is not None and not same(one.value, planned)
+    if one.name in _ON_EACH_LINE or ours:
+        return f"{one.text} sets what the plan sets: {_UNSET}"
     if one.name in _FIXED and (planned is None or not same(one.value, planned)):
         # What is off without being planned may be said to be off.
         return "" if planned is None and is_off(one.value) else f"{one.text}: {_FIXED[one.name]}"

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 from machines import PC, pc
 from test_select import GOOD_VULKAN, NVIDIA, PRESETS
 
+from floatllm_build.build_folder import Folder, cmake_options
 from floatllm_build.errors import MissingError
 from floatllm_build.rules.cmake_args import heed, is_off, read, same
 from floatllm_build.select import make_plan
@@ -109,6 +112,9 @@ def test_the_planned_backend_is_not_turned_off_unseen() -> None:
         (("--preset", "cuda"), "the plan sets it"),
         (("-A", "x64"), "the plan sets it"),
         (("-DFLOATLLM_PROOF=device",), "sets what the plan sets"),
+        (("-DFLOATLLM_PRESET=mine",), "sets what the plan sets"),
+        (("-DFLOATLLM_FLAGS_FILE=/tmp/flags",), "sets what the plan sets"),
+        (("-DFLOATLLM_PLUGIN=vulkan",), "the preset decides how the wheel is packed"),
         (("GGML_CUDA=on",), "write -D before it"),
         (("-D",), "is no option of cmake"),
     ],
@@ -130,6 +136,10 @@ def test_what_the_plan_stands_on_is_refused_with_the_way_to_ask_for_it(
         ("-DCMAKE_BUILD_TYPE=Release", "-DCMAKE_AR=/opt/bin/ar"),
         ("-DGGML_NATIVE=1",),
         ("-U", "GGML_*_F16"),
+        # Options of native/ that this plan does not set.
+        ("-DFLOATLLM_SANITIZE=ON", "-DFLOATLLM_WERROR=ON"),
+        ("-DFLOATLLM_LOW_MEM=ON",),
+        ("-DFLOATLLM_PLUGIN=",),
     ],
 )
 def test_what_does_not_contradict_is_passed_on_and_said(arguments: tuple[str, ...]) -> None:
@@ -137,6 +147,17 @@ def test_what_does_not_contradict_is_passed_on_and_said(arguments: tuple[str, ..
     assert made.cmake[-len(arguments) :] == arguments
     (text,) = [reason.text for reason in made.reasons if reason.rule == "cmake-args"]
     assert text == "CMAKE_ARGS is set and is passed on"
+
+
+def test_every_variable_of_ours_on_the_line_of_cmake_is_the_plans() -> None:
+    toolchain = PC.toolchain
+    for request in ({}, {"portable": True}, {"low_mem": True}):
+        made = plan(PC, **request)
+        line = cmake_options(made, toolchain, "/ggml", Folder(Path("/build")))
+        names = {*PRESETS[made.preset].variables, *(one.name for one in read(line))}
+        for name in names:
+            if name.startswith("FLOATLLM_"):
+                assert f"-D{name}=other sets what the plan sets" in said(PC, f"-D{name}=other", **request)
 
 
 @pytest.mark.parametrize(

@@ -11,23 +11,31 @@ import sys
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
-from machines import PC
+from machines import PC, pc
 from test_bad_luck import mounted
-from test_select import PRESETS
+from test_select import NVIDIA, PRESETS
 from tool_environment import ROOT
 
 from floatllm_build import disk, verify
+from floatllm_build.cuda_toolkit import home_of
 from floatllm_build.errors import MissingError
+from floatllm_build.events import unheard
+from floatllm_build.flow.upkeep import clean
 from floatllm_build.host.disk import probe_disk
 from floatllm_build.host.findings import Findings
 from floatllm_build.rules.disk import disk_lacks
 from floatllm_build.select import make_plan
 from floatllm_build.sizes import MIB
 from floatllm_build.system import LiveSystem, Replay
-from floatllm_build.values import DiskFacts, Host, Plan, Request
+from floatllm_build.values import DiskFacts, Host, Kept, Plan, PlannedToolkit, Request
 
+GGML = "0.15.3-0a1b"
+INDEX_TOOLKIT = PlannedToolkit(
+    nvcc="{cache}/cuda/13.4.3/toolkit/nvidia/cu13/bin/nvcc", version="13.4", download=620 << 20, requires=()
+)
 LINUX = pytest.mark.skipif(sys.platform != "linux", reason="mounts")
 BARE = replace(PC, toolchain=replace(PC.toolchain, cmake=None))
 
@@ -36,9 +44,11 @@ def plan(host: Host) -> Plan:
     return make_plan(host, Request(), PRESETS)
 
 
-def lacks(host: Host, **facts: object) -> list[tuple[str, str]]:
-    host = replace(host, disk=DiskFacts(**facts))  # type: ignore[arg-type]
-    return [(lack.what, lack.why) for lack in disk_lacks(host, plan(host), "/cache")]
+def lacks(host: Host, build: str = "", **facts: Any) -> list[tuple[str, str]]:
+    kept = tuple(Kept(what=what, size=size) for what, size in (facts.pop("kept", None) or {}).items())
+    made = facts.pop("plan", None) or plan(host)
+    host = replace(host, disk=DiskFacts(kept=kept, **facts))
+    return [(lack.what, lack.why) for lack in disk_lacks(host, made, "/cache", ggml=GGML, build=build)]
 
 
 # ---- what is needed -----------------------------------------------------------------------------
@@ -59,9 +69,55 @@ def test_room_is_compared_with_what_is_not_there_yet() -> None:
     assert what == "room on the disk"
     assert "39.0 MiB in /cache" in why
     assert "22.0 MiB are free" in why
-    assert lacks(PC, free=22 * MIB, held=36 * MIB) == []
-    assert len(lacks(PC, free=22 * MIB, held=MIB)) == 1
+    kept = {f"ggml/{GGML}": 19 * MIB, "build/cpu-0123456789": 14 * MIB}
+    assert lacks(PC, free=6 * MIB, held=33 * MIB, kept=kept) == []
+    assert lacks(PC, free=20 * MIB, kept={f"ggml/{GGML}": 19 * MIB}) == []
+    assert len(lacks(PC, free=19 * MIB, kept={f"ggml/{GGML}": 19 * MIB})) == 1
     assert lacks(PC) == []
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        "cuda/12.9.1",
+        "ggml/0.15.0-0000",
+        "build/vulkan-0123456789",
+        "build/cpu-low-mem-0123456789",
+        "wheels/abc",
+        "tools/cmake",
+        "tools/.cmake-scratch",
+    ],
+)
+def test_what_other_plans_left_in_the_cache_pays_for_nothing(other: str) -> None:
+    assert lacks(PC, free=20 * MIB, held=3 << 30, kept={other: 3 << 30}) == lacks(PC, free=20 * MIB)
+    assert lacks(PC, free=1 << 40, inodes=800, held=4096, kept={other: 4096})
+    assert lacks(BARE, free=1 << 40, temp=50 * MIB, held=4096)
+
+
+def test_one_thing_in_the_cache_pays_for_no_other() -> None:
+    kept = {f"ggml/{GGML}": 1 << 40}
+    assert len(lacks(PC, free=19 * MIB, kept=kept)) == 1
+    kept = {"build/cpu-0123456789": 14 * MIB}
+    assert lacks(PC, free=25 * MIB, kept=kept) == []
+    assert len(lacks(PC, "cpu-ffffffffff", free=25 * MIB, kept=kept)) == 1
+    assert lacks(PC, "cpu-0123456789", free=25 * MIB, kept=kept) == []
+
+
+def test_a_toolkit_counts_where_it_is_the_one_of_the_plan() -> None:
+    made = replace(
+        make_plan(pc(cuda=NVIDIA), Request(backend="cuda"), PRESETS), toolkit=INDEX_TOOLKIT, disk=3 << 30
+    )
+    assert len(lacks(PC, plan=made, free=2 << 30, kept={"cuda/12.9.1": 3 << 30})) == 1
+    assert lacks(PC, plan=made, free=2 << 30, kept={f"cuda/{home_of(INDEX_TOOLKIT).name}": 3 << 30}) == []
+
+
+def test_a_backend_takes_what_its_own_build_does_and_lower_bounds_are_told_so() -> None:
+    made = make_plan(pc(cuda=NVIDIA), Request(backend="cuda"), PRESETS)
+    assert made.disk >= 400 * MIB + 22 * MIB
+    ((_, why),) = lacks(PC, plan=made, free=100 * MIB)
+    assert "the build takes at least 485 MiB" in why
+    ((_, why),) = lacks(PC, free=MIB)
+    assert "the build takes 39.0 MiB" in why
 
 
 def test_files_are_counted_where_the_file_system_does() -> None:
@@ -77,7 +133,8 @@ def test_the_folder_for_temporary_files_is_looked_at_where_it_is_another_disk() 
     assert what == "room in TMPDIR"
     assert "50.0 MiB are free" in why
     assert lacks(PC, free=1 << 40, temp=128 * MIB) == []
-    assert lacks(BARE, free=1 << 40, held=200 * MIB, temp=128 * MIB) == []
+    assert len(lacks(BARE, free=1 << 40, held=4096, temp=100 * MIB)) == 1
+    assert lacks(BARE, free=1 << 40, kept={"tools/cmake": 87 * MIB}, temp=100 * MIB) == []
 
 
 def test_a_cache_without_permission_to_execute_is_a_lack() -> None:
@@ -87,7 +144,8 @@ def test_a_cache_without_permission_to_execute_is_a_lack() -> None:
 
 
 @pytest.mark.parametrize(
-    "told", [None, [], 5, {"free": "much"}, {"free": -1}, {"held": None}, {"free": 1 << 63}]
+    "told",
+    [None, [], 5, {"free": "much"}, {"free": -1}, {"held": None}, {"free": 1 << 63}, {"kept": {"a": "b"}}],
 )
 def test_an_odd_record_makes_no_lack(told: object) -> None:
     found = probe_disk(Replay({"native": {"disk": told}}), Findings())
@@ -107,7 +165,14 @@ def test_the_disk_of_this_machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     found = probe_disk(LiveSystem(), Findings())
     assert found.free
     assert MIB <= found.held < 2 * MIB
+    assert found.kept == (Kept(what="ggml/tree", size=found.held),)
     assert not found.noexec
+    # An error that was kept is no reason to take the cache for filled.
+    (tmp_path / "far" / "cache" / "errors").mkdir()
+    (tmp_path / "far" / "cache" / "errors" / "1.json").write_bytes(b"x" * 4096)
+    assert probe_disk(LiveSystem(), Findings()).kept == found.kept
+    # `clean` counts as `detect` does.
+    assert clean(unheard, only_look=True).size == disk.look()["held"]
     assert disk.forbids_programs(tmp_path) == ""
     assert [path.name for path in tmp_path.iterdir()] == ["far"]
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import zipfile
 from dataclasses import replace
 from pathlib import Path
@@ -15,7 +16,7 @@ from floatllm_build.host.python import probe_target
 from floatllm_build.install import holds, install
 from floatllm_build.system import LiveSystem
 from floatllm_build.values import Proof, Target, Wheel
-from floatllm_build.wheel import find_cached, keep
+from floatllm_build.wheel import find_cached, keep, take_cached
 from floatllm_build.wheel_file import console_scripts, record_hash
 
 pytestmark = pytest.mark.slow
@@ -120,5 +121,16 @@ def test_of_many_kept_wheels_those_in_use_stay(wheel: Wheel, tmp_path: Path) -> 
     proof = Proof(device="CPU", lines=(), report={})
     for number in range(10):
         keep(tmp_path, replace(wheel, key=f"k{number}"), proof, whole=True)
-        assert find_cached(tmp_path, "k0")
+        assert take_cached(tmp_path, "k0")
     assert find_cached(tmp_path, "k1") is None
+
+
+def test_looking_for_a_kept_wheel_writes_nothing(wheel: Wheel, tmp_path: Path) -> None:
+    """`detect` looks without the cache's lock."""
+    kept = keep(tmp_path, wheel, Proof(device="CPU", lines=(), report={}), whole=True)
+    folder = Path(kept.path).parent
+    os.utime(folder, (1000, 1000))
+    assert find_cached(tmp_path, "k")
+    assert folder.stat().st_mtime == 1000
+    assert take_cached(tmp_path, "k")
+    assert folder.stat().st_mtime > 1000

@@ -2,25 +2,34 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import stat
 import sys
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
+from machines import PC
 from test_installation import small_wheel
+from test_select import PRESETS
 from tool_environment import skip_or_fail
 
 from floatllm_build import flow, paths, trust
 from floatllm_build.errors import MissingError
 from floatllm_build.events import Event, Hint
-from floatllm_build.files import remove_folder
+from floatllm_build.files import remove_folder, sha256_file
+from floatllm_build.flow.wheels import key_now
 from floatllm_build.lock import cache_lock
 from floatllm_build.paths import CACHE_FOLDERS
+from floatllm_build.pip import own_pip
 from floatllm_build.sealed import is_whole, seal
+from floatllm_build.select import make_plan
+from floatllm_build.system import Completed, LiveSystem
 from floatllm_build.trust import Me, Status, check_cache, check_inside, is_ours, judge
-from floatllm_build.values import Proof
+from floatllm_build.values import Proof, Request
 from floatllm_build.wheel import find_cached, keep
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="Windows has no such owners and modes")
@@ -306,7 +315,8 @@ def sealed_tool(folder: Path) -> Path:
 def test_any_damage_to_a_sealed_folder_is_seen(tmp_path: Path) -> None:
     folder = sealed_tool(tmp_path / "tool")
     program, module = folder / "bin" / "cmake", folder / "Modules" / "Find.cmake"
-    (folder / "later.pyc").write_text("compiled later")
+    (folder / "bin" / "__pycache__").mkdir()
+    (folder / "bin" / "__pycache__" / "later.pyc").write_text("compiled later")
     assert is_whole(folder)
     for path in (program, module):
         whole = path.read_bytes()
@@ -344,6 +354,123 @@ def test_a_list_that_was_cut_short_or_changed_is_none(tmp_path: Path) -> None:
         assert not is_whole(folder)
     path.unlink()
     assert not is_whole(folder)
+
+
+@pytest.mark.parametrize("name", ["json.py", "later.pth", "late.so", "bin/json.pyc", "__init__.py"])
+def test_a_file_that_came_after_the_list_makes_the_folder_not_whole(tmp_path: Path, name: str) -> None:
+    """A module may hide a listed one."""
+    folder = sealed_tool(tmp_path / "tool")
+    (folder / name).write_text("import os")
+    assert not is_whole(folder)
+    (folder / name).unlink()
+    (folder / name).symlink_to("/etc/hostname")
+    assert not is_whole(folder)
+
+
+def test_compiled_modules_of_another_user_count(tmp_path: Path) -> None:
+    folder = sealed_tool(tmp_path / "tool")
+    compiled = folder / "bin" / "__pycache__"
+    compiled.mkdir()
+    (compiled / "a.pyc").write_text("compiled later")
+    seal(folder)
+    (compiled / "a.pyc").write_text("compiled anew")
+    assert is_whole(folder)
+    given_to_nobody(compiled / "a.pyc")
+    assert not is_whole(folder)
+
+
+@pytest.mark.parametrize("way", ["absolute", "above", "link"])
+def test_a_list_does_not_leave_its_folder(tmp_path: Path, way: str) -> None:
+    """The file is there, ours and unchanged; it is not what is run."""
+    folder, other = tmp_path / "tool", tmp_path / "other"
+    other.mkdir()
+    folder.mkdir()
+    (other / "version").write_text("12")
+    name = {"absolute": str(other / "version"), "above": "../other/version", "link": "etc/version"}[way]
+    if way == "link":
+        (folder / "etc").symlink_to(other)
+    write_list(folder, {name: other / "version"})
+    assert not is_whole(folder)
+
+
+def write_list(folder: Path, files: dict[str, Path]) -> None:
+    """A list of files as `seal` would write it, whatever their names."""
+    listed = {name: [path.stat().st_size, sha256_file(path)] for name, path in files.items()}
+    whole = hashlib.sha256(json.dumps(listed, sort_keys=True).encode()).hexdigest()
+    told = {"schema_version": 1, "files": listed, "sha256": whole}
+    (folder / ".floatllm-files.json").write_text(json.dumps(told))
+
+
+# ---- without the lock ---------------------------------------------------------------------------
+
+
+def spy(program: Path, mark: Path) -> None:
+    """A cmake that tells that it was run."""
+    program.parent.mkdir(parents=True)
+    program.write_text(f"#!/bin/sh\ntouch {mark}\necho cmake version 4.1.0\n")
+    program.chmod(0o755)
+
+
+def looked(cache: Path) -> str:
+    """What `detect` does with a cache where an engine is installed and the machine has no cmake."""
+    host = replace(PC, toolchain=replace(PC.toolchain, cmake=None))
+    return key_now(LiveSystem(), host, make_plan(host, Request(), PRESETS), cache, None)
+
+
+@pytest.mark.parametrize("place", ["", "tools", "tools/cmake", "tools/cmake/bin", "tools/cmake/bin/cmake"])
+def test_detect_runs_nothing_that_another_user_may_have_put_into_the_cache(
+    tmp_path: Path, place: str
+) -> None:
+    cache, mark = tmp_path / "cache", tmp_path / "was-run"
+    spy(cache / "tools/cmake/bin/cmake", mark)
+    seal(cache / "tools/cmake")
+    assert looked(cache)
+    assert mark.exists()
+    mark.unlink()
+    given_to_nobody(cache / place)
+    assert looked(cache) == ""
+    assert not mark.exists()
+
+
+def test_detect_runs_no_program_that_is_not_on_the_list(tmp_path: Path) -> None:
+    cache, mark, other = tmp_path / "cache", tmp_path / "was-run", tmp_path / "version"
+    other.write_text("12")
+    spy(cache / "tools/cmake/bin/cmake", mark)
+    write_list(cache / "tools/cmake", {str(other): other})
+    assert looked(cache) == ""
+    assert not mark.exists()
+
+
+class NoPip(LiveSystem):
+    """A machine whose Python has no pip, as Debian's without python3-pip."""
+
+    def run(self, argv: tuple[str, ...], **more: Any) -> Completed:
+        if "pip" in argv:
+            return Completed(rc=1, out="", err="No module named pip")
+        return super().run(argv, **more)
+
+    def glob(self, _pattern: str) -> tuple[str, ...]:
+        return ()
+
+    def which(self, _name: str) -> str | None:
+        return None
+
+
+def test_pip_is_not_run_from_a_cache_of_another_user(tmp_path: Path) -> None:
+    """`report` asks it for its settings, without the lock."""
+    cache = tmp_path / "cache"
+    module = cache / "tools/pip/pip/__main__.py"
+    module.parent.mkdir(parents=True)
+    module.write_text("print('pip')")
+    seal(cache / "tools/pip")
+    assert own_pip(NoPip(), cache)[-1] == str(module.parent)
+    (cache / "tools/pip/json.py").write_text("")
+    with pytest.raises(MissingError, match="has no pip"):
+        own_pip(NoPip(), cache)
+    (cache / "tools/pip/json.py").unlink()
+    given_to_nobody(cache)
+    with pytest.raises(MissingError, match="cannot be trusted"):
+        own_pip(NoPip(), cache)
 
 
 def test_a_folder_of_ours_is_ours(tmp_path: Path) -> None:
