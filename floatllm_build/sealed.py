@@ -22,9 +22,11 @@ _VERSION = 1
 
 def seal(folder: Path) -> None:
     """Lists the folder's files and has the list written to the disk, last of all. Raises OSError."""
+    # Of a tool there are some thousand: a Path for each would cost as much memory as the rest of us.
+    home = os.fspath(folder)
     files = {
-        path.relative_to(folder).as_posix(): [path.stat().st_size, sha256_file(path)]
-        for path in sorted(_files(folder))
+        name: [os.lstat(f"{home}/{name}").st_size, sha256_file(f"{home}/{name}")]
+        for name in sorted(_files(home))
     }
     whole = hashlib.sha256(json.dumps(files, sort_keys=True).encode()).hexdigest()
     text = json.dumps({"schema_version": _VERSION, "files": files, "sha256": whole}, sort_keys=True)
@@ -40,12 +42,12 @@ def is_whole(folder: Path, read: Callable[[str], bool] = lambda _path: True) -> 
     A list that leaves the folder, and a folder without a list, is not whole.
     """
     try:
-        me = me_in(folder)
+        me, home = me_in(folder), os.fspath(folder)
         # Earlier versions listed what Python had compiled as well.
         listed = {name: told for name, told in _listed(folder).items() if not _is_compiled(name)}
-        found = set(_found(folder, me))
+        found = set(_found(home, me))
         return listed.keys() == found and all(
-            _as_listed(folder / name, size, digest if read(name) else "", me)
+            _as_listed(f"{home}/{name}", size, digest if read(name) else "", me)
             for name, (size, digest) in listed.items()
         )
     except (OSError, ValueError, TypeError, KeyError, AttributeError, RecursionError):
@@ -62,30 +64,29 @@ def _listed(folder: Path) -> dict[str, Any]:
     return files
 
 
-def _found(folder: Path, me: Me | None) -> Iterator[str]:
+def _found(folder: str, me: Me | None) -> Iterator[str]:
     """Files that have to be listed. Raises ValueError for links, and for what is not ours.
 
     Their names come from the folder itself, so one in the list with `..`, an absolute one and one behind a
     link are none of them.
     """
-    waiting = [(folder, "")]
+    waiting = [""]
     while waiting:
-        home, before = waiting.pop()
-        with os.scandir(home) as entries:
-            inside = list(entries)
-        for entry in inside:
-            path, name = Path(entry.path), before + entry.name
-            is_folder = entry.is_dir(follow_symlinks=False)
-            if not is_folder and not entry.is_file(follow_symlinks=False):
-                message = f"{path} is a link or no ordinary file"
-                raise ValueError(message)
-            if me and judge(status_of(path), me)[0]:
-                message = f"{path} is not ours alone"
-                raise ValueError(message)
-            if is_folder:
-                waiting.append((path, f"{name}/"))
-            elif name != _LIST and not _is_compiled(name):
-                yield name
+        before = waiting.pop()
+        with os.scandir(f"{folder}/{before}") as entries:
+            for entry in entries:
+                name = before + entry.name
+                is_folder = entry.is_dir(follow_symlinks=False)
+                if not is_folder and not entry.is_file(follow_symlinks=False):
+                    message = f"{entry.path} is a link or no ordinary file"
+                    raise ValueError(message)
+                if me and judge(status_of(entry.path), me)[0]:
+                    message = f"{entry.path} is not ours alone"
+                    raise ValueError(message)
+                if is_folder:
+                    waiting.append(f"{name}/")
+                elif name != _LIST and not _is_compiled(name):
+                    yield name
 
 
 def _is_compiled(name: str) -> bool:
@@ -93,9 +94,9 @@ def _is_compiled(name: str) -> bool:
     return "__pycache__" in name.split("/")[:-1]
 
 
-def _as_listed(path: Path, size: int, digest: str, me: Me | None) -> bool:
+def _as_listed(path: str, size: int, digest: str, me: Me | None) -> bool:
     """An empty digest is not compared."""
-    found = path.lstat()
+    found = os.lstat(path)
     if not stat.S_ISREG(found.st_mode) or found.st_size != size:
         return False
     if me and judge(status_of(path), me)[0]:
@@ -103,11 +104,12 @@ def _as_listed(path: Path, size: int, digest: str, me: Me | None) -> bool:
     return not digest or sha256_file(path) == digest
 
 
-def _files(folder: Path) -> Iterator[Path]:
+def _files(folder: str) -> Iterator[str]:
     for home, _, names in os.walk(folder):
+        before = home[len(folder) + 1 :].replace(os.sep, "/")
         for name in names:
-            path = Path(home, name)
-            if path == folder / _LIST or _is_compiled(path.relative_to(folder).as_posix()):
+            inside = f"{before}/{name}" if before else name
+            if inside == _LIST or _is_compiled(inside):
                 continue
-            if stat.S_ISREG(path.lstat().st_mode):
-                yield path
+            if stat.S_ISREG(os.lstat(f"{home}/{name}").st_mode):
+                yield inside

@@ -226,9 +226,9 @@ def _words(home: Path, faults: list[Fault], me: Me) -> str:
     return f"{began} {fix}, or name a folder of your own in FLOATLLM_CACHE_DIR."
 
 
-def status_of(path: Path) -> Status:
+def status_of(path: Path | str) -> Status:
     """Raises OSError."""
-    found = path.lstat()
+    found = os.lstat(path)
     return Status(owner=found.st_uid, group=found.st_gid, mode=found.st_mode)
 
 
