@@ -253,6 +253,20 @@ def test_a_disk_that_is_too_small_is_told_with_both_numbers(tmp_path: Path) -> N
 
 
 @LINUX
+def test_a_kept_error_does_not_put_the_check_off_until_all_is_fetched(tmp_path: Path) -> None:
+    folder = tmp_path / "small"
+    with mounted(folder, "-t", "tmpfs", "-o", "size=12m"):
+        (folder / "errors").mkdir(mode=0o700)
+        (folder / "errors" / "1.json").write_bytes(b"x" * 4096)
+        folder.chmod(0o700)
+        done = tool("wheel", "--out", tmp_path / "out", FLOATLLM_CACHE_DIR=str(folder))
+        assert {path.name for path in folder.iterdir()} == {"errors", "lock"}
+    assert done.returncode == 3, done.stderr
+    assert "room on the disk is missing" in done.stderr
+    assert "fetching" not in done.stderr
+
+
+@LINUX
 def test_what_the_loader_says_of_a_noexec_mount_is_known(noexec: Path) -> None:
     """Should it be mounted so later: neither proof nor engine advises to build once more."""
     library = shutil.copy(_ctypes.__file__, noexec)
