@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import sys
 import sysconfig
@@ -24,6 +25,8 @@ from floatllm_build.values import Target
 QUIET = ("--disable-pip-version-check", "--no-input")
 _TIMEOUT = 900.0
 _NO_RETRIES = ("--retries", "0")
+# The first whose option --python installs into another environment (pip's changelog, 2022-10-15).
+_INTO_ANOTHER = (22, 3)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -88,6 +91,28 @@ def own_pip(system: System, cache: Path) -> tuple[str, ...]:
                 f"{last_lines(done)}. Run `{sys.executable} -m ensurepip`, or install python3-pip."
             )
     return (sys.executable, str(folder / "pip"))
+
+
+def _pip_from_outside(system: System, target: Target, cache: Path) -> tuple[str, ...]:
+    """The command of a pip that installs into a target that has none. Raises MissingError."""
+    pip = own_pip(system, cache)
+    said = system.run((*pip, "--version"), timeout=60.0, variables=for_pip(os.environ, ())).out
+    found = re.match(r"pip (\d+)\.(\d+)", said)
+    if found and (int(found[1]), int(found[2])) >= _INTO_ANOTHER:
+        return (*pip, "--python", target.executable)
+    # An older one has to run in the target: as a wheel, which that Python's own bundle fits best.
+    ask = "import ensurepip, os; print(os.path.dirname(ensurepip.__file__))"
+    answer = system.run((target.executable, "-I", "-c", ask), timeout=60.0)
+    own = f"{sysconfig.get_path('stdlib')}/ensurepip"
+    for folder in (answer.out.strip(), own) if answer.rc == 0 else (own,):
+        wheels = system.glob(f"{folder}/_bundled/pip-*.whl")
+        if wheels:
+            return (target.executable, f"{wheels[-1]}/pip")
+    raise MissingError(
+        f"{target.executable} has no pip, and the pip of this tool ({said.split(' from ')[0].strip()}) is "
+        f"too old to install into another environment. Run `{target.executable} -m ensurepip`, or "
+        f"`{sys.executable} -m pip install --upgrade pip`, and run this again; what is built is kept."
+    )
 
 
 def _pip_by_uv(system: System, uv: str, folder: Path) -> Completed:
@@ -227,7 +252,7 @@ def _call(
         runs: tuple[str, ...] = (target.executable, "-m", "pip")
         prefix = target.prefix
     else:
-        runs, prefix = (*own_pip(system, cache), "--python", target.executable), sys.prefix
+        runs, prefix = _pip_from_outside(system, target, cache), sys.prefix
     settings = index_settings(command, os.environ, pip_sections(os.environ, prefix)) if asks else ()
     return Call(
         argv=(*runs, command, *QUIET, *alone, *pip),
