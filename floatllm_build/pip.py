@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 import shutil
 import sys
 import sysconfig
+import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +16,7 @@ from pathlib import Path
 from floatllm_build.errors import MissingError
 from floatllm_build.files import scratch_in
 from floatllm_build.network import refusal, servers
+from floatllm_build.paths import cache_dir
 from floatllm_build.pip_settings import Setting, advice, for_pip, index_settings, pip_sections
 from floatllm_build.process import run_child
 from floatllm_build.sealed import is_whole, seal
@@ -27,6 +30,10 @@ _TIMEOUT = 900.0
 _NO_RETRIES = ("--retries", "0")
 # The first whose option --python installs into another environment (pip's changelog, 2022-10-15).
 _INTO_ANOTHER = (22, 3)
+# ENOSPC in words: of Linux and macOS, and of Windows (ERROR_HANDLE_DISK_FULL, ERROR_DISK_FULL).
+_FULL = ("No space left on device", "not enough space on the disk", "[WinError 39]", "[WinError 112]")
+# Bytes. Pip writes no package into less.
+_NEXT_TO_NOTHING = 64 << 10
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -264,13 +271,27 @@ def _call(
 
 def disk_is_full(done: Completed) -> str:
     """What to do where that is why pip failed; else empty."""
-    said = [line for line in f"{done.out}\n{done.err}".splitlines() if "No space left on device" in line]
+    if done.rc == 0:
+        return ""
+    lines = f"{done.out}\n{done.err}".splitlines()
+    said = next((line for line in reversed(lines) if any(words in line for words in _FULL)), "")
+    said = said or _full_disk()
     if not said:
         return ""
     return (
-        f"the disk is full.\n{said[-1]}\nFree space there (pip works in TMPDIR as well), or name a folder on "
+        f"the disk is full.\n{said}\nFree space there (pip works in TMPDIR as well), or name a folder on "
         "another disk in FLOATLLM_CACHE_DIR, and run this again."
     )
+
+
+def _full_disk() -> str:
+    """Pip's words differ by system and language; the disk itself tells as well."""
+    for folder in (cache_dir(), Path(tempfile.gettempdir())):
+        with contextlib.suppress(OSError):
+            free = shutil.disk_usage(folder).free
+            if free < _NEXT_TO_NOTHING:
+                return f"{folder} has {free} bytes left."
+    return ""
 
 
 def last_lines(done: Completed, count: int = 6) -> str:

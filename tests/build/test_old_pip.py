@@ -1,16 +1,19 @@
-"""A pip that is too old for a target without one."""
+"""A pip that is too old for a target without one, and the signs of a full disk."""
 
 from __future__ import annotations
 
+import shutil
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 from machines import PC
 
+from floatllm_build import pip
 from floatllm_build.errors import MissingError
-from floatllm_build.pip import install_command
+from floatllm_build.pip import disk_is_full, install_command
 from floatllm_build.system import Completed
 
 
@@ -45,3 +48,17 @@ def test_a_pip_of_before_22_3_does_not_get_an_option_that_it_has_not() -> None:
     assert old[:3] == ("/t/python", "/target/ensurepip/_bundled/pip-23.0.whl/pip", "install")
     with pytest.raises(MissingError, match="/t/python -m ensurepip"):
         command(Told("22.0.2"))
+
+
+@pytest.mark.parametrize(
+    "words",
+    ["OSError: [Errno 28] No space left on device", "OSError: [WinError 112] Es steht zu wenig Platz bereit"],
+)
+def test_a_full_disk_is_known_by_words_or_by_the_disk(words: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    plain = Completed(rc=1, out="", err="refused")
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: SimpleNamespace(free=1 << 30))
+    assert not disk_is_full(plain)
+    assert words in disk_is_full(replace(plain, err=words))
+    monkeypatch.setattr(pip.shutil, "disk_usage", lambda _: SimpleNamespace(free=0))
+    assert "0 bytes left" in disk_is_full(plain)
+    assert not disk_is_full(replace(plain, rc=0))
