@@ -1,10 +1,9 @@
 """The way in, for `python -m` and the console script: an interrupt ends well from the first import on."""
 
-from __future__ import annotations
-
+# With `python -m`, modules come from the current folder first. Python has loaded these two before; any other
+# could be somebody's file, until that folder is off the path.
 import os
 import sys
-from contextlib import suppress
 
 
 def main() -> None:
@@ -23,8 +22,9 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    # `python -m` looks for modules in the current folder first, and most are not imported yet.
-    with suppress(FileNotFoundError):  # of a folder that is gone
+    try:
         if sys.path[0] in {"", os.getcwd()}:  # noqa: PTH109  a text, as in the path
             del sys.path[0]
+    except FileNotFoundError:  # of a folder that is gone
+        pass
     main()

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+import re
 import shutil
 import sys
 import sysconfig
+import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,6 +16,7 @@ from pathlib import Path
 from floatllm_build.errors import MissingError
 from floatllm_build.files import scratch_in
 from floatllm_build.network import refusal, servers
+from floatllm_build.paths import cache_dir
 from floatllm_build.pip_settings import Setting, advice, for_pip, index_settings, pip_sections
 from floatllm_build.process import run_child
 from floatllm_build.sealed import is_whole, seal
@@ -25,6 +29,12 @@ from floatllm_build.values import Target
 QUIET = ("--disable-pip-version-check", "--no-input")
 _TIMEOUT = 900.0
 _NO_RETRIES = ("--retries", "0")
+# The first whose option --python installs into another environment (pip's changelog, 2022-10-15).
+_INTO_ANOTHER = (22, 3)
+# ENOSPC in words: of Linux and macOS, and of Windows (ERROR_HANDLE_DISK_FULL, ERROR_DISK_FULL).
+_FULL = ("No space left on device", "not enough space on the disk", "[WinError 39]", "[WinError 112]")
+# Bytes. Pip writes no package into less.
+_NEXT_TO_NOTHING = 64 << 10
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -93,6 +103,28 @@ def own_pip(system: System, cache: Path) -> tuple[str, ...]:
                 f"{last_lines(done)}. Run `{sys.executable} -m ensurepip`, or install python3-pip."
             )
     return (sys.executable, str(folder / "pip"))
+
+
+def _pip_from_outside(system: System, target: Target, cache: Path) -> tuple[str, ...]:
+    """The command of a pip that installs into a target that has none. Raises MissingError."""
+    pip = own_pip(system, cache)
+    said = system.run((*pip, "--version"), timeout=60.0, variables=for_pip(os.environ, ())).out
+    found = re.match(r"pip (\d+)\.(\d+)", said)
+    if found and (int(found[1]), int(found[2])) >= _INTO_ANOTHER:
+        return (*pip, "--python", target.executable)
+    # An older one has to run in the target: as a wheel, which that Python's own bundle fits best.
+    ask = "import ensurepip, os; print(os.path.dirname(ensurepip.__file__))"
+    answer = system.run((target.executable, "-I", "-c", ask), timeout=60.0)
+    own = f"{sysconfig.get_path('stdlib')}/ensurepip"
+    for folder in (answer.out.strip(), own) if answer.rc == 0 else (own,):
+        wheels = system.glob(f"{folder}/_bundled/pip-*.whl")
+        if wheels:
+            return (target.executable, f"{wheels[-1]}/pip")
+    raise MissingError(
+        f"{target.executable} has no pip, and the pip of this tool ({said.split(' from ')[0].strip()}) is "
+        f"too old to install into another environment. Run `{target.executable} -m ensurepip`, or "
+        f"`{sys.executable} -m pip install --upgrade pip`, and run this again; what is built is kept."
+    )
 
 
 def _pip_by_uv(system: System, uv: str, folder: Path) -> Completed:
@@ -234,7 +266,7 @@ def _call(
         runs: tuple[str, ...] = (target.executable, "-m", "pip")
         prefix = target.prefix
     else:
-        runs, prefix = (*own_pip(system, cache), "--python", target.executable), sys.prefix
+        runs, prefix = _pip_from_outside(system, target, cache), sys.prefix
     settings = index_settings(command, os.environ, pip_sections(os.environ, prefix)) if asks else ()
     return Call(
         argv=(*runs, command, *QUIET, *alone, *pip),
@@ -246,13 +278,27 @@ def _call(
 
 def disk_is_full(done: Completed) -> str:
     """What to do where that is why pip failed; else empty."""
-    said = [line for line in f"{done.out}\n{done.err}".splitlines() if "No space left on device" in line]
+    if done.rc == 0:
+        return ""
+    lines = f"{done.out}\n{done.err}".splitlines()
+    said = next((line for line in reversed(lines) if any(words in line for words in _FULL)), "")
+    said = said or _full_disk()
     if not said:
         return ""
     return (
-        f"the disk is full.\n{said[-1]}\nFree space there (pip works in TMPDIR as well), or name a folder on "
+        f"the disk is full.\n{said}\nFree space there (pip works in TMPDIR as well), or name a folder on "
         "another disk in FLOATLLM_CACHE_DIR, and run this again."
     )
+
+
+def _full_disk() -> str:
+    """Pip's words differ by system and language; the disk itself tells as well."""
+    for folder in (cache_dir(), Path(tempfile.gettempdir())):
+        with contextlib.suppress(OSError):
+            free = shutil.disk_usage(folder).free
+            if free < _NEXT_TO_NOTHING:
+                return f"{folder} has {free} bytes left."
+    return ""
 
 
 def last_lines(done: Completed, count: int = 6) -> str:

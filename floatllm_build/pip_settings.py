@@ -106,12 +106,19 @@ def for_pip(environment: Mapping[str, str], settings: Iterable[Setting]) -> Vari
     return {**without(environment, _PIP), "PIP_CONFIG_FILE": os.devnull, **given}
 
 
-def pip_sections(environment: Mapping[str, str], prefix: str) -> list[Section]:
+def pip_sections(environment: Mapping[str, str], prefix: str, *, lenient: bool = False) -> list[Section]:
     """The sections of all of pip's files for the Python at `prefix`, the later ones the stronger.
 
-    Raises MissingError for a file that pip could not read either.
+    Raises MissingError for a file that pip could not read either, if not `lenient`.
     """
-    return [section for path in _pip_files(environment, prefix) for section in _read(path)]
+    found: list[Section] = []
+    for path in _pip_files(environment, prefix):
+        try:
+            found += _read(path)
+        except MissingError:  # noqa: PERF203  each file by itself
+            if not lenient:
+                raise
+    return found
 
 
 def _pip_files(environment: Mapping[str, str], prefix: str) -> list[Path]:

@@ -13,6 +13,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from floatllm_build.private_hosts import hosts_in_urls, hosts_of
 from floatllm_build.symbols import Symbols, is_common
 
 _HIDDEN = "{secret}"
@@ -55,8 +56,32 @@ _PUBLIC = (
     "https://pip.pypa.io/",
     "https://docs.astral.sh/",
 )
-_WORD = r"(?:token|secret|passw(?:or)?d|passphrase|(?:api|access|private)[-_]?key|credentials?|cookie)"
 _VALUE = r"""(?:"[^"\n]*"|'[^'\n]*'|[^\s,;"']+)"""
+_PUBLIC_HOSTS = hosts_in_urls(" ".join(_PUBLIC))
+# Words of many texts, where somebody's server is called so.
+_COMMON_HOSTS = _COMMON_MACHINES | {
+    *("proxy", "cache", "index", "mirror", "packages", "package", "simple", "wheel", "wheels", "build"),
+    *("http", "https", "host", "port", "none", "true", "false", "install", "download", "network", "test"),
+}
+# A host in what urllib3 says, and in our own words (network.py), with no URL around it.
+_HOST_IN_WORDS = re.compile(
+    r"(\bhost(?:name)?[ \t]*=[ \t]*[\"']|\bresolve (?:host|proxy)?:? ?[\"']?|\bdoes not lead to )([\w.:-]+)",
+    re.IGNORECASE,
+)
+# Options of pip and uv that name one: NAME = value, --name value.
+_HOST_OPTION = re.compile(
+    r"((?:trusted[-_]host|(?:allow[-_])?insecure[-_]host|https?[-_]proxy|proxy"
+    rf"|index[-_]url|extra[-_]index[-_]url|default[-_]index)[\"']?(?:[ \t]*=[ \t]*|[\"']:[ \t]*))({_VALUE})"
+    r"|((?<![\w-])--(?:trusted-host|allow-insecure-host|proxy|index-url)[ \t]+)([^\s\"']+)",
+    re.IGNORECASE,
+)
+# Names that no public server has (RFC 6762, RFC 8375, and what networks of companies use).
+_INSIDE = re.compile(
+    r"(?<![\w./-])(?:[\w-]{1,63}\.){1,8}(?:local|localdomain|internal|intranet|corp|lan|home\.arpa)"
+    r"(?![\w/(-]|\.\w)",
+    re.IGNORECASE,
+)
+_WORD = r"(?:token|secret|passw(?:or)?d|passphrase|(?:api|access|private)[-_]?key|credentials?|cookie)"
 _SECRETS = re.compile(
     "|".join(
         (
@@ -109,6 +134,7 @@ class Scrubber:
     secrets: frozenset[str] = frozenset()
     users: frozenset[str] = frozenset()
     machines: frozenset[str] = frozenset()
+    hosts: frozenset[str] = frozenset()
 
     @classmethod
     def of_this_user(cls, environment: Mapping[str, str], symbols: Symbols | None = None) -> Scrubber:
@@ -121,6 +147,7 @@ class Scrubber:
             secrets_of(environment),
             frozenset(name for name in users if len(name) > 2 and not is_common(name)),
             frozenset(name for name in machines if len(name) > 2 and name.lower() not in _COMMON_MACHINES),
+            frozenset(filter(_is_private, hosts_of(environment))),
         )
 
     def text(self, text: str) -> str:
@@ -132,7 +159,14 @@ class Scrubber:
         """Folders and names stay: for what is kept on this machine."""
         for secret in sorted(self.secrets, key=len, reverse=True):
             text = text.replace(secret, _HIDDEN)
+        # What a text once calls a host stands elsewhere in it without that word.
+        hosts = {match[2].lower() for match in _HOST_IN_WORDS.finditer(text)}
+        hosts |= {host for host in hosts_in_urls(text) if "." in host}
+        hosts = {host for host in hosts if _is_private(host)}
         text = _SECRETS.sub(_without_value, _URL.sub(_without_address, text))
+        text = _HOST_OPTION.sub(rf"\g<1>\g<3>{_ADDRESS}", text)
+        text = _words(self.hosts | hosts, text, _ADDRESS, re.IGNORECASE, before=r"(?:[\w-]{1,63}\.){0,8}")
+        text = _INSIDE.sub(_ADDRESS, text)
         return _MAIL.sub("{mail}", _TOKENS.sub(_HIDDEN, text))
 
     def _anywhere(self, text: str) -> str:
@@ -179,8 +213,13 @@ def _without_value(match: re.Match[str]) -> str:
     return f"{name[0] if name else ''}{_HIDDEN}"
 
 
-def _words(names: frozenset[str], text: str, instead: str, flags: int = 0) -> str:
+def _is_private(host: str) -> bool:
+    """Whether a host may be somebody's own, and its name means nothing else."""
+    return len(host) > 2 and not host.startswith("127.") and host not in _PUBLIC_HOSTS | _COMMON_HOSTS
+
+
+def _words(names: frozenset[str], text: str, instead: str, flags: int = 0, before: str = "") -> str:
     if not names:
         return text
     words = "|".join(re.escape(name) for name in sorted(names, key=len, reverse=True))
-    return re.sub(rf"(?<![\w-])(?:{words})(?![\w-])", instead, text, flags=flags)
+    return re.sub(rf"(?<![\w-]){before}(?:{words})(?![\w-])", instead, text, flags=flags)

@@ -81,10 +81,20 @@ def _from_file(table: Mapping[str, Any]) -> dict[str, str]:
     return found | ({"UV_INDEX": " ".join(more)} if more else {})
 
 
-def uv_files(environment: Mapping[str, str]) -> list[dict[str, Any]]:
-    """The user's own settings, the later the stronger. Raises MissingError for a file that is no TOML."""
+def uv_files(environment: Mapping[str, str], *, lenient: bool = False) -> list[dict[str, Any]]:
+    """The user's own settings, the later the stronger.
+
+    Raises MissingError for a file that is no TOML, if not `lenient`.
+    """
     chosen = environment.get("UV_CONFIG_FILE")
-    return [_read(path) for path in ([Path(chosen)] if chosen else _own_files(environment)) if path.is_file()]
+    found: list[dict[str, Any]] = []
+    for path in [Path(chosen)] if chosen else _own_files(environment):
+        try:
+            found += [_read(path)] if path.is_file() else []
+        except (MissingError, OSError):  # noqa: PERF203  each file by itself
+            if not lenient:
+                raise
+    return found
 
 
 def _own_files(environment: Mapping[str, str]) -> list[Path]:

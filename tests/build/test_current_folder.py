@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import os
 import subprocess
 import sys
@@ -304,7 +305,10 @@ def test_gpus_are_asked_of_the_engine_and_not_of_the_folder(hostile: Hostile, tm
     assert hostile.untouched(), hostile.seen()
 
 
-@pytest.mark.parametrize(("module", "wanted"), [("floatllm_build", "platformdirs"), ("floatllm", "argparse")])
+@pytest.mark.parametrize(
+    ("module", "wanted"),
+    [("floatllm_build", "platformdirs"), ("floatllm_build", "__future__"), ("floatllm", "argparse")],
+)
 def test_python_m_takes_no_further_module_from_the_folder(tmp_path: Path, module: str, wanted: str) -> None:
     """The first ones Python itself finds where it looks first; the rest is ours to say."""
     marks, folder = tmp_path / "marks", tmp_path / "folder"
@@ -316,6 +320,23 @@ def test_python_m_takes_no_further_module_from_the_folder(tmp_path: Path, module
     done = subprocess.run(words, cwd=folder, env=env, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     assert not marks.exists()
+
+
+@pytest.mark.parametrize("file", ["floatllm_build/__main__.py", "native/floatllm/__main__.py"])
+def test_nothing_is_imported_before_the_folder_is_off_the_path(file: str) -> None:
+    """What Python itself has loaded by then differs: contextlib is not there in 3.12.1 and 3.13.0."""
+    text = (ROOT / file).read_text(encoding="utf-8")
+    parts = ast.parse(text).body
+    (guard,) = [part for part in parts if isinstance(part, ast.If) and "del sys.path[0]" in ast.unparse(part)]
+    before = [*parts[: parts.index(guard)], *guard.body[:1]]
+    imported = [
+        ast.unparse(node)
+        for part in before
+        if not isinstance(part, ast.FunctionDef)
+        for node in ast.walk(part)
+        if isinstance(node, ast.Import | ast.ImportFrom)
+    ]
+    assert imported == ["import os", "import sys"]
 
 
 # ---- a folder that is gone ---------------------------------------------------------------------

@@ -10,6 +10,7 @@ import pytest
 
 from floatllm_build import errors
 from floatllm_build.errors import FloatllmBuildError
+from floatllm_build.streams import READER_LEFT
 
 HOUSE = Path(errors.__file__).resolve().parent
 STEPS = {
@@ -98,8 +99,11 @@ STARTERS = {
     *("getstatusoutput", "Popen", "ProcessPoolExecutor"),
 }
 MODULES = {"subprocess", "_posixsubprocess", "multiprocessing", "pexpect"}
-# Whose `which` goes through the door; and platform.system() only tells a name.
-HARMLESS = {"system", "self", "inner", "platform"}
+# Whose `which` goes through the door; platform.system() only tells a name, and arguments.system is an option.
+HARMLESS = {"system", "self", "inner", "platform", "arguments"}
+# The engine's package cannot use the tool's door. One file of it starts a child, as `careless` wants it.
+NATIVE = HOUSE.parent / "native"
+RENDERS_TEMPLATES = NATIVE / "floatllm" / "chat.py"
 
 
 def past_the_door(text: str) -> list[int]:
@@ -126,15 +130,87 @@ def past_the_door(text: str) -> list[int]:
 
 
 def test_no_child_starts_past_the_door() -> None:
-    files = [*HOUSE.rglob("*.py"), HOUSE.parent / "native" / "_backend.py"]
+    doors = {HOUSE / "start.py", RENDERS_TEMPLATES}
+    ours = [path for path in HOUSE.rglob("*.py") if "data" not in path.relative_to(HOUSE).parts]
+    files = {*ours, *NATIVE.rglob("*.py")}
+    assert files > {*doors, NATIVE / "_backend.py", NATIVE / "floatllm" / "cli.py"}
     places = {
         f"{path.relative_to(HOUSE.parent)}:{line}"
-        for path in files
-        if "data" not in path.relative_to(HOUSE.parent).parts and path != HOUSE / "start.py"
+        for path in files - doors
         for line in past_the_door(path.read_text(encoding="utf-8"))
     }
     assert places == set()
-    assert past_the_door((HOUSE / "start.py").read_text(encoding="utf-8")), "the door itself starts children"
+    for door in doors:
+        assert past_the_door(door.read_text(encoding="utf-8")), f"{door} starts children"
+
+
+def careless(text: str) -> list[int]:
+    """Lines that start a child otherwise than by subprocess.run, with a folder, and as an isolated Python."""
+    tree = ast.parse(text)
+    started: list[ast.Call] = []
+    found: list[int] = []
+    lists = {
+        node.targets[0].id: node.value
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Assign) and isinstance(node.targets[0], ast.Name)
+    }
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Call) and ast.unparse(node.func) == "subprocess.run":
+            started.append(node)
+        elif isinstance(node, ast.Attribute) and ast.unparse(node.value) == "subprocess":
+            found += [node.lineno] if node.attr not in {"run", "PIPE", "DEVNULL", "TimeoutExpired"} else []
+    for call in started:
+        given = {word.arg: word.value for word in call.keywords}
+        command = call.args[0] if call.args else ast.Constant(None)
+        command = lists.get(command.id, command) if isinstance(command, ast.Name) else command
+        isolated = ast.unparse(command).startswith("[sys.executable, '-I', ")
+        if not isolated or "shell" in given or isinstance(given.get("cwd", ast.Constant(None)), ast.Constant):
+            found.append(call.lineno)
+    # By another name it would not be seen here.
+    others = [line for line in past_the_door(text) if text.splitlines()[line - 1] != "import subprocess"]
+    return found + others
+
+
+def test_the_child_that_renders_templates_has_a_folder_and_is_isolated() -> None:
+    text = RENDERS_TEMPLATES.read_text(encoding="utf-8")
+    assert careless(text) == []
+    assert careless(text.replace("cwd=here.parent,", ""))
+    assert careless(text.replace('"-I", ', ""))
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "import subprocess; subprocess.run([sys.executable, '-I', x])",
+        "import subprocess; subprocess.run([sys.executable, '-I', x], cwd=None)",
+        "import subprocess; subprocess.run([sys.executable, x], cwd=here)",
+        "import subprocess; subprocess.run(['cc', '-I', x], cwd=here)",
+        "import subprocess; subprocess.run(command, cwd=here)",
+        "import subprocess; subprocess.run([sys.executable, '-I', x], cwd=here, shell=True)",
+        "import subprocess; subprocess.Popen([sys.executable, '-I', x], cwd=here)",
+        "import subprocess as s; s.run([sys.executable, '-I', x], cwd=here)",
+        "from subprocess import run",
+    ],
+)
+def test_a_careless_child_is_found(line: str) -> None:
+    assert careless(line.replace("; ", "\n"))
+    assert careless("import subprocess\nsubprocess.run([sys.executable, '-I', x], cwd=here)") == []
+
+
+# Files that are longer than a room may be, and how long they may be at most: they only shrink.
+MOST_LINES = 400
+LONGER = {"values.py": 607}
+
+
+def test_no_file_grows_beyond_what_one_reads_at_once() -> None:
+    sizes = {
+        path.relative_to(HOUSE).as_posix(): len(path.read_text(encoding="utf-8").splitlines())
+        for path in HOUSE.rglob("*.py")
+        if "data" not in path.relative_to(HOUSE).parts
+    }
+    too_long = {name: size for name, size in sizes.items() if size > LONGER.get(name, MOST_LINES)}
+    assert too_long == {}
+    assert [name for name in LONGER if sizes[name] <= MOST_LINES] == [], "these need no exception any more"
 
 
 @pytest.mark.parametrize(
@@ -170,6 +246,20 @@ def kinds(above: type[FloatllmBuildError]) -> list[type[FloatllmBuildError]]:
 @pytest.mark.parametrize("kind", kinds(FloatllmBuildError))
 def test_every_error_has_an_exit_code_that_is_documented(kind: type[FloatllmBuildError]) -> None:
     assert kind.exit_code in {2, 3, 4, 5, 6}
+
+
+def test_every_exit_code_is_in_the_page_for_failures() -> None:
+    rows = (HOUSE.parent / "docs" / "help.md").read_text(encoding="utf-8").splitlines()
+    told = {int(row.split("|")[1]) for row in rows if row.startswith("| ") and row.split()[1].isdigit()}
+    assert told == {
+        0,
+        errors.FAULT,
+        *(kind.exit_code for kind in kinds(FloatllmBuildError)),
+        7,
+        8,
+        130,
+        READER_LEFT,
+    }
 
 
 def test_nobody_raises_an_error_without_an_exit_code() -> None:

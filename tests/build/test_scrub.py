@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping
+from pathlib import Path
 
 import pytest
 from hypothesis import given
@@ -60,6 +61,17 @@ def scrubber(environment: Mapping[str, str] = ENVIRONMENT) -> Scrubber:
         ("on difference-engine: failed", "difference-engine"),
         ("on DIFFERENCE-ENGINE.example.org: failed", "DIFFERENCE"),
         ("/home/someone-else/x", "someone-else"),
+        ("HTTPSConnectionPool(host='nexus.corp.local', port=443)", "nexus"),
+        ("HTTPSConnection(host='nexus.acme.com', port=443): Failed to resolve 'nexus.acme.com'", "nexus"),
+        ("Could not resolve host: nexus.acme.com", "nexus"),
+        ("trusted-host = nexus.acme.com", "nexus"),
+        ("pip install --trusted-host nexus.acme.com x", "nexus"),
+        ("PIP_PROXY=nexus.acme.com:3128", "nexus"),
+        ('"index-url": "nexus.acme.com"', "nexus"),
+        ("there is no network, or it does not lead to nexus.acme.com (timed out)", "nexus"),
+        ("GET https://nexus.acme.com/simple failed; nexus.acme.com is not trusted", "nexus"),
+        ("ping nexus.corp.local failed", "nexus"),
+        ("the repository at packages.example.org is not trusted", "packages.example"),
     ],
 )
 def test_nothing_of_it_is_left(text: str, secret: str) -> None:
@@ -78,10 +90,53 @@ def test_nothing_of_it_is_left(text: str, secret: str) -> None:
         "[FloatLLM] Mapped token_embd.weight | Shape: [128, 320, 1, 1] | Target hardware: CPU",
         "collect2: error: ld returned 1 exit status",
         "on 1 of 2 CPUs",
+        "see https://github.com/ggml-org/ggml and github.com, or https://cmake.org/",
+        "index-url in /etc/pip.conf; share/.local/bin, pip._internal.cli, settings.local.json",
+        "no proxy: it was refused; the proxy is set; HTTPConnectionPool(host={address}, port=443)",
     ],
 )
 def test_what_matters_stays(text: str) -> None:
     assert scrubber().text(text) == text
+
+
+def test_hosts_of_settings_are_hidden_wherever_they_stand(tmp_path: Path) -> None:
+    """Of variables and of files, one of which is broken."""
+    uv, pip, own = tmp_path / "uv.toml", tmp_path / "pip.conf", tmp_path / "venv" / "pip.conf"
+    own.parent.mkdir()
+    uv.write_text(
+        'allow-insecure-host = ["u1.acme.com:8443"]\n[pip]\nextra-index-url = ["https://u2.acme.com/simple"]\n'
+        '[[index]]\nname = "a"\nurl = "https://u3.acme.com"\nexplicit = true\n'
+    )
+    pip.write_text(
+        "[global]\nindex-url = https://me:pw@p1.acme.com:8443/simple\n"
+        "[install]\ntrusted-host = p2 p3.acme.com\n"
+    )
+    own.write_text("[global]\nfind-links = https://p4.acme.com/wheels\n")
+    variables = {
+        "UV_CONFIG_FILE": str(uv),
+        "PIP_CONFIG_FILE": str(pip),
+        "VIRTUAL_ENV": str(own.parent),
+        "PIP_EXTRA_INDEX_URL": "https://v1.acme.com/simple https://[fd00::1]/simple",
+        "UV_DEFAULT_INDEX": "acme=https://v2.acme.com",
+        "https_proxy": "joe:open-sesame@v3.acme.com:3128",
+        "ALL_PROXY": "socks5://squid-v4:1080/",
+        "HTTP_PROXY": "http://proxy:3128",
+        "no_proxy": "localhost,127.0.0.1,.internal,*.v5.acme.com",
+    }
+    hosts = [
+        *(f"{name}.acme.com" for name in ("u1", "u2", "u3", "p1", "p3", "p4", "v1", "v2", "v3", "deep.v5"))
+    ]
+    hosts += ["squid-v4", "fd00::1", "P1.ACME.COM"]
+    text = "".join(f"cannot reach {host}, port 443\n" for host in hosts)
+    hidden = "cannot reach {address}, port 443\n" * len(hosts)
+    scrub = scrubber(variables)
+    assert scrub.text(text) == hidden
+    assert scrub.seen_json([text]) == [hidden]
+    left = "the proxy of localhost is internal"
+    assert scrub.text(left) == left
+    pip.write_text("nonsense")
+    uv.write_text("nonsense")
+    assert scrubber(variables).text("v1.acme.com p4.acme.com") == "{address} {address}"
 
 
 def test_in_json_names_and_values_are_seen_alike() -> None:

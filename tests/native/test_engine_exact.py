@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -56,8 +57,9 @@ def test_however_it_is_cut_and_read(
     engine: Installed, small: Callable[..., Path], arch: str, matrix: Type
 ) -> None:
     with Model.open(small(arch, matrix)) as model:
-        # How threads divide the work is no matter of types: one has as many as this machine, the others one.
-        threads = None if matrix is Type.Q4_K else 1
+        # The kernels of each type divide rows among threads in their own way, which CI looks at for all. Many
+        # threads take long on a busy machine: elsewhere one type has them, and the others one.
+        threads = None if os.environ.get("CI") == "true" or matrix is Type.Q4_K else 1
         given: dict[str, Any] = {"device": "CPU", "ctx": 256, "outputs": 4, "threads": threads}
         whole = _bits(model.plan(**given), _TEXT)
         counts = set()
