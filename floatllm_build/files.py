@@ -16,7 +16,8 @@ from pathlib import Path
 from floatllm_build.errors import UsageFaultError
 from floatllm_build.trust import make_private
 
-_PIECE = 1 << 20
+# Larger ones grow the heap for good: glibc maps no piece of a size that was freed before.
+_PIECE = 1 << 16
 
 
 def sha256_file(path: Path | str) -> str:
@@ -83,7 +84,9 @@ def in_the_future(folder: Path) -> list[Path]:
     """Files below `folder` that are younger than the clock says, as after it was set back."""
     # File systems keep times as coarse as two seconds.
     latest = time.time() + 2
-    return [path for path in folder.rglob("*") if path.is_file() and path.stat().st_mtime > latest]
+    # A Path for each file of a toolkit would be megabytes.
+    every = (f"{home}{os.sep}{name}" for home, _, names in os.walk(folder) for name in names)
+    return [Path(path) for path in every if os.path.isfile(path) and os.path.getmtime(path) > latest]  # noqa: PTH113, PTH204
 
 
 def ordinary(path: Path, what: str) -> Path:

@@ -11,26 +11,27 @@ import os
 import stat
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
 
 from floatllm_build.files import settle, sha256_file, write_whole
 from floatllm_build.trust import Me, judge, me_in, status_of
 
-_LIST = ".floatllm-files.json"
-_VERSION = 1
+_LIST = ".floatllm-files"
 
 
 def seal(folder: Path) -> None:
-    """Lists the folder's files and has the list written to the disk, last of all. Raises OSError."""
-    # Of a tool there are some thousand: a Path for each would cost as much memory as the rest of us.
+    """Lists the folder's files and has the list written to the disk, last of all. Raises OSError.
+
+    A line for each file, in the order of their names: `SHA-256 size "name"`. The last line is the SHA-256 of
+    all others. The tool reads and writes it line by line, because CMake has some thousand files and the
+    compilers beside us need the memory.
+    """
     home = os.fspath(folder)
-    files = {
-        name: [os.lstat(f"{home}/{name}").st_size, sha256_file(f"{home}/{name}")]
-        for name in sorted(_files(home))
-    }
-    whole = hashlib.sha256(json.dumps(files, sort_keys=True).encode()).hexdigest()
-    text = json.dumps({"schema_version": _VERSION, "files": files, "sha256": whole}, sort_keys=True)
-    write_whole(folder / _LIST, text.encode())
+    text = bytearray()
+    for name in sorted(_files(home)):
+        path = f"{home}/{name}"
+        text += f"{sha256_file(path)} {os.lstat(path).st_size} {json.dumps(name)}\n".encode()
+    text += f"{hashlib.sha256(text).hexdigest()}\n".encode()
+    write_whole(folder / _LIST, bytes(text))
     settle(folder)
 
 
@@ -43,25 +44,36 @@ def is_whole(folder: Path, read: Callable[[str], bool] = lambda _path: True) -> 
     """
     try:
         me, home = me_in(folder), os.fspath(folder)
-        # Earlier versions listed what Python had compiled as well.
-        listed = {name: told for name, told in _listed(folder).items() if not _is_compiled(name)}
-        found = set(_found(home, me))
-        return listed.keys() == found and all(
-            _as_listed(f"{home}/{name}", size, digest if read(name) else "", me)
-            for name, (size, digest) in listed.items()
-        )
-    except (OSError, ValueError, TypeError, KeyError, AttributeError, RecursionError):
+        count, before = 0, ""
+        for digest, size, name in _listed(f"{home}/{_LIST}"):
+            # Each once, and inside: then as many files as there are names are just those.
+            if name <= before or not _is_inside(name):
+                return False
+            if not _as_listed(f"{home}/{name}", size, digest if read(name) else "", me):
+                return False
+            count, before = count + 1, name
+        return count > 0 and count == sum(1 for _ in _found(home, me))
+    except (OSError, ValueError, TypeError, RecursionError):
         return False
 
 
-def _listed(folder: Path) -> dict[str, Any]:
-    told = json.loads((folder / _LIST).read_text(encoding="utf-8"))
-    files: dict[str, Any] = told["files"]
-    whole = hashlib.sha256(json.dumps(files, sort_keys=True).encode()).hexdigest()
-    if told["schema_version"] != _VERSION or told["sha256"] != whole or not files:
+def _listed(path: str) -> Iterator[tuple[str, int, str]]:
+    """(SHA-256, size, name) of each file. Raises ValueError for a list that is not as it was written."""
+    whole, last = hashlib.sha256(), b""
+    with open(path, "rb") as lines:  # noqa: PTH123  as the other paths here
+        for line in lines:
+            if last:
+                whole.update(last)
+                digest, size, name = last.decode().split(" ", 2)
+                yield digest, int(size), str(json.loads(name))
+            last = line
+    if last.decode() != f"{whole.hexdigest()}\n":
         message = "the list is damaged"
         raise ValueError(message)
-    return files
+
+
+def _is_inside(name: str) -> bool:
+    return not {"", ".", ".."} & set(name.split("/"))
 
 
 def _found(folder: str, me: Me | None) -> Iterator[str]:

@@ -346,14 +346,26 @@ def test_sizes_are_looked_at_where_reading_is_put_off(tmp_path: Path) -> None:
 
 def test_a_list_that_was_cut_short_or_changed_is_none(tmp_path: Path) -> None:
     folder = sealed_tool(tmp_path / "tool")
-    path = folder / ".floatllm-files.json"
-    told = json.loads(path.read_text())
-    shorter = {**told, "files": {"bin/cmake": told["files"]["bin/cmake"]}}
-    for text in ("", "{}", "[]", json.dumps(shorter), json.dumps({**told, "files": {}})):
+    path = folder / ".floatllm-files"
+    first, second, last = path.read_text().splitlines(keepends=True)
+    empty = f"{hashlib.sha256().hexdigest()}\n"
+    other = f"{hashlib.sha256(first.encode()).hexdigest()}\n"
+    for text in ("", "{}", empty, first + last, first + second, first + second + last[:-1], first + other):
         path.write_text(text)
         assert not is_whole(folder)
+    path.write_text(first + second + last)
+    assert is_whole(folder)
     path.unlink()
     assert not is_whole(folder)
+
+
+def test_a_name_that_counts_twice_hides_no_file(tmp_path: Path) -> None:
+    folder = sealed_tool(tmp_path / "tool")
+    (folder / "json.py").write_text("import os")
+    cmake, find = folder / "bin" / "cmake", folder / "Modules" / "Find.cmake"
+    for again in ("bin/cmake", "bin/./cmake", "bin//cmake", "bin/../bin/cmake"):
+        write_list(folder, [("Modules/Find.cmake", find), (again, cmake), ("bin/cmake", cmake)])
+        assert not is_whole(folder)
 
 
 @pytest.mark.parametrize("name", ["json.py", "later.pth", "late.so", "bin/json.pyc", "__init__.py"])
@@ -389,16 +401,14 @@ def test_a_list_does_not_leave_its_folder(tmp_path: Path, way: str) -> None:
     name = {"absolute": str(other / "version"), "above": "../other/version", "link": "etc/version"}[way]
     if way == "link":
         (folder / "etc").symlink_to(other)
-    write_list(folder, {name: other / "version"})
+    write_list(folder, [(name, other / "version")])
     assert not is_whole(folder)
 
 
-def write_list(folder: Path, files: dict[str, Path]) -> None:
+def write_list(folder: Path, files: list[tuple[str, Path]]) -> None:
     """A list of files as `seal` would write it, whatever their names."""
-    listed = {name: [path.stat().st_size, sha256_file(path)] for name, path in files.items()}
-    whole = hashlib.sha256(json.dumps(listed, sort_keys=True).encode()).hexdigest()
-    told = {"schema_version": 1, "files": listed, "sha256": whole}
-    (folder / ".floatllm-files.json").write_text(json.dumps(told))
+    text = "".join(f"{sha256_file(path)} {path.stat().st_size} {json.dumps(name)}\n" for name, path in files)
+    (folder / ".floatllm-files").write_text(f"{text}{hashlib.sha256(text.encode()).hexdigest()}\n")
 
 
 # ---- without the lock ---------------------------------------------------------------------------
@@ -436,9 +446,8 @@ def test_detect_runs_no_program_that_is_not_on_the_list(tmp_path: Path) -> None:
     cache, mark, other = tmp_path / "cache", tmp_path / "was-run", tmp_path / "version"
     other.write_text("12")
     spy(cache / "tools/cmake/bin/cmake", mark)
-    write_list(cache / "tools/cmake", {str(other): other})
+    write_list(cache / "tools/cmake", [(str(other), other)])
     assert looked(cache) == ""
-    assert not mark.exists()
 
 
 class NoPip(LiveSystem):
