@@ -46,7 +46,7 @@ NUMBERS = st.one_of(
 
 
 def anything(kind: Any) -> st.SearchStrategy[Any]:
-    """Every value that a type of values.py allows, sane and silly ones."""
+    """Every value that a type of the values allows, sane and silly ones."""
     if dataclasses.is_dataclass(kind):
         hints = typing.get_type_hints(kind)
         return st.builds(

@@ -448,6 +448,7 @@ def test_detect_runs_no_program_that_is_not_on_the_list(tmp_path: Path) -> None:
     spy(cache / "tools/cmake/bin/cmake", mark)
     write_list(cache / "tools/cmake", [(str(other), other)])
     assert looked(cache) == ""
+    assert not mark.exists()
 
 
 class NoPip(LiveSystem):
