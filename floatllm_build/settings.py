@@ -87,18 +87,23 @@ def settings_for_pip(given: Mapping[str, Any], environment: Mapping[str, str]) -
 
     Raises UsageFaultError for a name that nobody knows, with the one that was meant.
     """
+    check_variables(environment)
     variables = {variable(name): name for name in NAMES}
-    ends = {found.removeprefix(_VARIABLE_PREFIX): found for found in variables}
-    for found in environment:
-        if found.startswith(_VARIABLE_PREFIX) and found not in variables:
-            meant = difflib.get_close_matches(found.removeprefix(_VARIABLE_PREFIX), ends, 1, _ALIKE)
-            if meant:
-                raise UsageFaultError(f"There is no variable {found}. Did you mean {ends[meant[0]]}?")
     settings = {name: environment[found] for found, name in variables.items() if environment.get(found)}
     for key, value in given.items():
         name = _name(key)
         settings[name] = _one(key, value, may_be_empty=name in _SWITCHES)
     return settings
+
+
+def check_variables(environment: Mapping[str, str]) -> None:
+    """Raises UsageFaultError for a slip in a variable's name, which would ask for nothing without a word."""
+    ends = {variable(name).removeprefix(_VARIABLE_PREFIX): variable(name) for name in NAMES}
+    for found in environment:
+        if found.startswith(_VARIABLE_PREFIX) and found not in ends.values():
+            meant = difflib.get_close_matches(found.removeprefix(_VARIABLE_PREFIX), ends, 1, _ALIKE)
+            if meant:
+                raise UsageFaultError(f"There is no variable {found}. Did you mean {ends[meant[0]]}?")
 
 
 def variable(name: str) -> str:

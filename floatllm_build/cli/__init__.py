@@ -44,7 +44,7 @@ from floatllm_build.errors import FAULT, FloatllmBuildError, MissingError, Usage
 from floatllm_build.files import ordinary, write_whole
 from floatllm_build.interrupts import INTERRUPTED, mind_interrupts
 from floatllm_build.paths import cache_dir
-from floatllm_build.settings import make_request, trace_file
+from floatllm_build.settings import check_variables, make_request, trace_file
 from floatllm_build.streams import READER_LEFT, Streams, reader_left, write_paths
 from floatllm_build.symbols import Door, Symbols
 from floatllm_build.system import LiveSystem, Recorder, Replay, System
@@ -87,6 +87,11 @@ def _print_json(value: dict[str, Any]) -> None:
     sys.stdout.write(json.dumps(value, indent=2) + "\n")
 
 
+def _requested(*options: Any, **switches: Any) -> Request:
+    check_variables(os.environ)
+    return make_request(*options, **switches)
+
+
 @app.command(rich_help_panel=BUILD, epilog=EXIT_CODES)
 def detect(
     *,
@@ -105,7 +110,7 @@ def detect(
     """Shows what this machine has and what would be built on it."""
     system = _system(record, python)
     recorder = Recorder(system)
-    request = make_request(recorder, backend, preset, memory, jobs, architectures, low_mem=low_mem)
+    request = _requested(recorder, backend, preset, memory, jobs, architectures, low_mem=low_mem)
     symbols = system.symbols if isinstance(system, Door) else None
     found = flow.detect(recorder, request, _asked_python(recorder, record, python), symbols)
     host = found.host
@@ -177,7 +182,7 @@ def plan(
 ) -> None:
     """Shows what `install` would build, and why."""
     system = _system(record, python)
-    request = make_request(
+    request = _requested(
         system, backend, preset, memory, jobs, architectures, low_mem=low_mem, portable=portable
     )
     made, lacks = flow.plan(system, request, _asked_python(system, record, python))
@@ -207,7 +212,7 @@ def install(
     from floatllm_build import render  # noqa: PLC0415
 
     door = _door(_INSTALL_SECONDS)
-    request = make_request(door, backend, preset, memory, jobs, architectures, low_mem=low_mem)
+    request = _requested(door, backend, preset, memory, jobs, architectures, low_mem=low_mem)
     with render.listening(verbose=verbose) as tell:
         wish = flow.Wish(request=request, ggml_dir=ggml_dir, python=python, trace=trace_file(trace))
         result = flow.install_engine(door, wish, tell)
@@ -249,7 +254,7 @@ def wheel(
         raise UsageFaultError(f"{out} cannot be made: {error.strerror}. Name another with --out.") from error
     door = _door(_INSTALL_SECONDS)
     portable = portable or variants
-    request = make_request(
+    request = _requested(
         door, backend, preset, memory, jobs, architectures, low_mem=low_mem, portable=portable
     )
     with render.listening(verbose=verbose) as tell:

@@ -45,3 +45,10 @@ def test_an_option_of_cmake_that_cannot_be_read_does_not_wait_either(tmp_path: P
         done = tool("wheel", "--out", tmp_path / "out", FLOATLLM_CACHE_DIR=str(tmp_path), CMAKE_ARGS="-DX='1")
         assert done.returncode == 2, done.stderr
         assert "Close its quotes" in done.stderr
+
+
+def test_a_slip_in_the_name_of_a_variable_asks_for_no_other_build(tmp_path: Path) -> None:
+    for command in (("plan",), ("detect",), ("wheel", "--out", str(tmp_path / "out"))):
+        done = tool(*command, FLOATLLM_CACHE_DIR=str(tmp_path), FLOATLLM_BACKND="cuda")
+        assert done.returncode == 2, done.stderr
+        assert "There is no variable FLOATLLM_BACKND. Did you mean FLOATLLM_BACKEND?" in done.stderr
