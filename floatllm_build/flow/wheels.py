@@ -25,6 +25,7 @@ from floatllm_build.errors import (
 from floatllm_build.events import Hint, Listener, StepDone, StepStarted
 from floatllm_build.files import in_the_future, remove_folder
 from floatllm_build.ggml_source import Pin, check_chosen, fetch, locate, read_pin
+from floatllm_build.heap import give_back
 from floatllm_build.host import probe_host, probe_memory
 from floatllm_build.host.disk import probe_disk
 from floatllm_build.host.findings import Findings
@@ -277,6 +278,7 @@ def _build(
 ) -> tuple[Wheel, bool]:
     """The wheel, and whether nothing of the engine was given up to make it."""
     tell(StepStarted("build"))
+    give_back()
     built = build(made, toolchain, source.folder, folder, means, tell)
     done = f"{built.units} units in {built.seconds:.0f} s" if built.units else "nothing to compile"
     tell(StepDone("build", done))
