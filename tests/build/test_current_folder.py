@@ -291,6 +291,8 @@ def test_the_pip_that_uv_brings_is_from_where_the_user_says(
     )
     monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "config"))
     monkeypatch.setenv("UV_CONSTRAINT", str(tmp_path / "none.txt"))
+    # A cache of the machine's may hold another pip.
+    monkeypatch.setenv("UV_CACHE_DIR", str(tmp_path / "uv"))
     monkeypatch.setenv("PATH", f"{Path(uv_or_skip()).parent}{os.pathsep}{os.environ['PATH']}")
     command = own_pip(NoPip(), tmp_path / "cache")
     assert command == (sys.executable, str(tmp_path / "cache" / "tools" / "pip" / "pip"))
