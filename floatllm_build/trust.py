@@ -174,6 +174,8 @@ def _faults_within(folder: Path, me: Me) -> list[Fault]:
         return []
     if fault := _fault_of_place(folder, me):
         return [fault]
+    if not folder.is_dir():
+        return []  # whoever wants to work in it says so
     inside = (_fault_of_place(Path(entry.path), me) for entry in os.scandir(folder))
     return [fault for fault in inside if fault]
 

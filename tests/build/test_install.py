@@ -220,8 +220,8 @@ def test_detect_says_what_is_there_and_what_an_upgrade_would_change(engine_env: 
     assert (found["current"], found["changes"]) == (True, [])
     assert "nothing to do" in engine_env.tool("detect").stdout
     for name, comment, said in (
-        ("native/floatllm/devices.py", "# changed", "the engine's sources"),
-        ("native/src/arch.cpp", "// changed", "compiled sources"),
+        ("native/floatllm/devices.py", "# changed, says detect", "the engine's sources"),
+        ("native/src/arch.cpp", "// changed, says detect", "compiled sources"),
     ):
         source = engine_env.data / name
         with changed(source, f"{source.read_text()}\n{comment}\n"):

@@ -23,8 +23,8 @@ pytestmark = [
     pytest.mark.skipif(sys.platform != "linux", reason="needs control groups"),
 ]
 
-# Of the Python of the tool, while compilers run.
-TOOL_BYTES = 40_000_000
+# Of the Python of the tool, while compilers run: 43.8 MB measured, with cmake's files listed and hashed.
+TOOL_BYTES = 46_000_000
 
 
 @dataclass(frozen=True)
