@@ -11,8 +11,11 @@ def main() -> None:
         from floatllm_build.cli import main as run  # noqa: PLC0415
 
         run()
-    except KeyboardInterrupt:
-        sys.exit(130)
+    except KeyboardInterrupt:  # before the command began, or after it
+        from floatllm_build.interrupts import INTERRUPTED, say_interrupted  # noqa: PLC0415
+
+        say_interrupted()
+        sys.exit(INTERRUPTED)
     except MemoryError:
         sys.stderr.write(
             "floatllm-build: there is too little memory to run in. `ulimit -a` shows the limits of this "

@@ -51,7 +51,9 @@ def look() -> dict[str, Any]:
 
 def _existing(folder: Path) -> Path:
     """The folder, or the nearest above it that is there."""
-    return next((place for place in (folder, *folder.parents) if place.is_dir()), Path(folder.anchor))
+    # Path.is_dir() raises for a home that this user may not look into.
+    there = (place for place in (folder, *folder.parents) if os.path.isdir(place))  # noqa: PTH112
+    return next(there, Path(folder.anchor))
 
 
 def _kept(cache: Path) -> dict[str, int]:

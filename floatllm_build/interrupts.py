@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import signal
+import sys
 
 from floatllm_build.answer import stop_asking
 
@@ -11,6 +12,10 @@ INTERRUPTED = 130
 
 _NAMES = ("SIGINT", "SIGTERM", "SIGHUP", "SIGBREAK")
 _INTERRUPTS = [getattr(signal, name) for name in _NAMES if hasattr(signal, name)]
+
+
+def say_interrupted() -> None:
+    sys.stderr.write("floatllm-build: interrupted. Run it again to go on where it stopped.\n")
 
 
 def mind_interrupts() -> None:

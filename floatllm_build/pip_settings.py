@@ -132,14 +132,16 @@ def _pip_files(environment: Mapping[str, str], prefix: str) -> list[Path]:
     own = Path(platformdirs.user_config_dir("pip", appauthor=False, roaming=True))
     if mac:
         everybodys = [Path("/Library/Application Support/pip")]
-        own = own if own.is_dir() else home / ".config" / "pip"
+        own = own if os.path.isdir(own) else home / ".config" / "pip"  # noqa: PTH112  see below
     elif windows:
         everybodys = [Path(platformdirs.site_config_dir("pip", appauthor=False))]
     else:
         # Of a list of folders in XDG_CONFIG_DIRS.
         listed = platformdirs.site_config_dir("pip", appauthor=False, multipath=True)
         everybodys = [*map(Path, listed.split(os.pathsep)), Path("/etc")]
-    users = [] if chosen and Path(chosen).exists() else [home / ("pip" if windows else ".pip"), own]
+    # Path.exists() raises for a folder that this user may not look into; pip's own question does not.
+    there = chosen is not None and os.path.exists(chosen)  # noqa: PTH110
+    users = [] if there else [home / ("pip" if windows else ".pip"), own]
     files = [folder / name for folder in (*everybodys, *users, Path(prefix))]
     return [*files, *([Path(chosen)] if chosen else [])]
 

@@ -42,7 +42,7 @@ from floatllm_build.cli.options import (
 )
 from floatllm_build.errors import FAULT, FloatllmBuildError, MissingError, UsageFaultError, refused
 from floatllm_build.files import ordinary, write_whole
-from floatllm_build.interrupts import INTERRUPTED, mind_interrupts
+from floatllm_build.interrupts import INTERRUPTED, mind_interrupts, say_interrupted
 from floatllm_build.paths import cache_dir
 from floatllm_build.settings import check_variables, make_request, trace_file
 from floatllm_build.streams import READER_LEFT, Streams, reader_left, write_paths
@@ -356,7 +356,7 @@ def _run() -> int:
     except SystemExit as leaving:
         # So typer ends; on Ctrl-C without a word.
         if leaving.code == INTERRUPTED:
-            sys.stderr.write("floatllm-build: interrupted. Run it again to go on where it stopped.\n")
+            say_interrupted()
         return leaving.code if isinstance(leaving.code, int) else int(leaving.code is not None)
     except Exception as error:  # noqa: BLE001  a fault of ours is told as well, and not by a traceback
         return _told(error, FAULT, "", traced=True)

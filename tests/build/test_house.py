@@ -7,6 +7,7 @@ from functools import cache
 from pathlib import Path
 
 import pytest
+from tool_environment import ROOT
 
 from floatllm_build import errors
 from floatllm_build.errors import FloatllmBuildError
@@ -102,7 +103,7 @@ MODULES = {"subprocess", "_posixsubprocess", "multiprocessing", "pexpect"}
 # Whose `which` goes through the door; platform.system() only tells a name, and arguments.system is an option.
 HARMLESS = {"system", "self", "inner", "platform", "arguments"}
 # The engine's package cannot use the tool's door. One file of it starts a child, as `careless` wants it.
-NATIVE = HOUSE.parent / "native"
+NATIVE = ROOT / "native"
 RENDERS_TEMPLATES = NATIVE / "floatllm" / "chat.py"
 
 
@@ -135,7 +136,7 @@ def test_no_child_starts_past_the_door() -> None:
     files = {*ours, *NATIVE.rglob("*.py")}
     assert files > {*doors, NATIVE / "_backend.py", NATIVE / "floatllm" / "cli.py"}
     places = {
-        f"{path.relative_to(HOUSE.parent)}:{line}"
+        f"{path.name}:{line}"
         for path in files - doors
         for line in past_the_door(path.read_text(encoding="utf-8"))
     }
@@ -249,7 +250,7 @@ def test_every_error_has_an_exit_code_that_is_documented(kind: type[FloatllmBuil
 
 
 def test_every_exit_code_is_in_the_page_for_failures() -> None:
-    rows = (HOUSE.parent / "docs" / "help.md").read_text(encoding="utf-8").splitlines()
+    rows = (ROOT / "docs" / "help.md").read_text(encoding="utf-8").splitlines()
     told = {int(row.split("|")[1]) for row in rows if row.startswith("| ") and row.split()[1].isdigit()}
     assert told == {
         0,

@@ -16,10 +16,9 @@ from typing import Any
 import pytest
 import typer
 from test_render import PLAN
-from tool_environment import Environment, make_venv
+from tool_environment import ROOT, Environment, make_venv
 from typer.testing import CliRunner
 
-from floatllm_build import flow
 from floatllm_build.cli import app
 from floatllm_build.disk import taken
 from floatllm_build.distributions import distributions
@@ -34,7 +33,6 @@ from floatllm_build.uninstall import find_left, find_ours, uninstall
 from floatllm_build.values import Engine, Target
 from floatllm_build.wheel_file import record_hash
 
-DATA = Path(flow.__file__).resolve().parents[2]
 MANIFEST = {
     "preset": "cuda",
     "proof": "device",
@@ -362,5 +360,5 @@ def test_help_is_whole_at_80_columns(name: str) -> None:
 
 
 def test_the_plugins_that_uninstall_knows_are_those_of_the_presets() -> None:
-    plugins = {one.plugin for one in load_presets(DATA).values() if one.plugin}
+    plugins = {one.plugin for one in load_presets(ROOT).values() if one.plugin}
     assert set(plugin_names()) == {f"floatllm-{plugin}" for plugin in plugins} != set()

@@ -65,7 +65,7 @@ def vulkan(
     """Takes three minutes to compile on two CPUs, and two to prove: the driver compiles each kernel too."""
     del software_device
     python = make_venv(tmp_path_factory.mktemp("vulkan") / "venv")
-    done = tool_env.tool("install", "--backend", "vulkan", "--python", python, **for_vulkan)
+    done = tool_env.tool("install", "-v", "--backend", "vulkan", "--python", python, **for_vulkan)
     # It fails where the proof does not run on this device.
     assert done.returncode == 0, done.stderr
     return Vulkan(python, done.stderr, tool_env)

@@ -207,10 +207,7 @@ from floatllm import cli, journal
 def fail(self):
     raise SystemExit(9)
 journal.Journal.finish = fail
-try:
-    cli.main(sys.argv[1:])
-except SystemExit as stop:
-    print(json.dumps(stop.code))
+print(json.dumps(cli.main(sys.argv[1:])))
 """,
         *common,
         "--kv",
