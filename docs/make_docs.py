@@ -98,7 +98,7 @@ def settings_page(application: typer.Typer) -> str:
         "A request that cannot be met is an error that says what is missing, never another build. A package",
         "index is chosen by pip's and uv's own settings, in variables and in files: index, find-links,",
         "proxy, certificates, cache. Their settings for where and how to install (`PIP_USER`, `PIP_TARGET`,",
-        "`PIP_REQUIRE_HASHES`, constraints and the like) are not heeded.",
+        "`PIP_REQUIRE_HASHES`, constraints and the like) are ignored.",
     )
 
 

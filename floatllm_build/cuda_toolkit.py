@@ -107,7 +107,7 @@ def _pip(
         return
     raise MissingError(
         f"The CUDA toolkit ({INDEX_REQUIREMENT}) could not be fetched: {fetched.why}"
-        "Put that right and run this again, or install NVIDIA's CUDA toolkit yourself, and set CUDACXX to "
+        "Fix this and run the command again, or install NVIDIA's CUDA toolkit yourself, and set CUDACXX to "
         "its nvcc."
     )
 

@@ -62,9 +62,12 @@ def refused(error: OSError) -> MissingError:
         return MissingError(
             "The folder that this was started in has been deleted. Go to another (cd ~) and run this again."
         )
-    hint = "Look at free space and permissions there; FLOATLLM_CACHE_DIR names another folder to work in."
+    why = error.strerror or str(error)
+    if not error.filename:
+        return MissingError(f"The output cannot be written: {why}. Free space, or send it somewhere else.")
     return MissingError(
-        f"The system refused: {error}. {hint if error.filename else 'Look at where it prints to.'}"
+        f"{error.filename} cannot be used: {why}. Check the free space and the permissions there; "
+        "FLOATLLM_CACHE_DIR names another folder to work in."
     )
 
 

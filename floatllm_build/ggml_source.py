@@ -213,7 +213,7 @@ def _download(system: System, pin: Pin, cache: Path, scratch: Path) -> Path:
     )
     archive = scratch / pin.archive
     if fetched.done.rc != 0 or not archive.is_file():
-        then = _WITHOUT_A_NETWORK if fetched.offline else f"Put that right and run this again. {pin.by_hand}"
+        then = _WITHOUT_A_NETWORK if fetched.offline else f"Fix this and run the command again. {pin.by_hand}"
         raise SourceFaultError(f"The ggml source {pin.version} could not be fetched: {fetched.why}{then}")
     found = sha256_file(archive)
     if found != pin.archive_sha256:

@@ -161,12 +161,12 @@ def advice(settings: Iterable[Setting]) -> str:
     words = ""
     if asks_no_index(given.values()):
         words = (
-            f"{given['no-index'].source} forbids pip to ask a package index: take that away, or put what is "
-            "needed into a folder that find-links names. "
+            f"{given['no-index'].source} keeps pip from asking a package index. Remove that setting, or put "
+            "what is needed into a folder that find-links names. "
         )
     if given:
         sources = ", ".join(setting.source for setting in given.values())
-        words += f"Pip heeded these settings of yours: {sources}. "
+        words += f"Pip used these settings of yours: {sources}. "
     return words
 
 

@@ -53,7 +53,7 @@ def make_plan(host: Host, request: Request, presets: Mapping[str, Preset]) -> Pl
     """The plan, with reasons.
 
     Raises MissingError where this machine cannot run the engine at all or not the backend that was asked
-    for, and UsageFaultError where the request contradicts itself or names no preset.
+    for, and UsageFaultError if options contradict each other or name no preset.
     """
     if refused := refusal(host, portable=_is_portable(request, presets)):
         raise MissingError(refused)
@@ -237,7 +237,7 @@ def _asked_backend(request: Request, presets: Mapping[str, Preset]) -> tuple[Bac
         asks[f"architecture {name}"] = backend
     if len(set(asks.values())) > 1:
         told = join([f"{words} is {backend}" for words, backend in asks.items()])
-        raise UsageFaultError(f"The request contradicts itself: {told}. Give one of them.")
+        raise UsageFaultError(f"These options contradict each other: {told}. Give only one of them.")
     return next(((backend, words) for words, backend in asks.items()), (None, ""))
 
 
@@ -372,9 +372,9 @@ def _heed_cmake_args(
     heard = heed(request.cmake_args, preset.backend, variables, why_not)
     if heard.against:
         told = "".join(f"\n  {one}." for one in heard.against)
-        raise MissingError(f"CMAKE_ARGS, which is set, contradicts the plan (preset {preset.name}):{told}")
+        raise MissingError(f"CMAKE_ARGS contradicts the plan (preset {preset.name}):{told}")
     if heard.instead:
-        text = f"CMAKE_ARGS, which is set, changes the plan: {join(list(heard.instead))}"
+        text = f"CMAKE_ARGS changes the plan: {join(list(heard.instead))}"
         reasons.insert(0, Reason(rule="cmake-args", text=text))
     else:
         reasons.append(Reason(rule="cmake-args", text="CMAKE_ARGS is set and is passed on"))

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import re
 import shutil
 import tempfile
 import zipfile
@@ -13,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from floatllm_build.answer import hear
+from floatllm_build.disk import check_loads_libraries, check_runs_programs
 from floatllm_build.errors import NotProvenError
 from floatllm_build.events import Listener, Proving
 from floatllm_build.files import scratch_in, write_whole
@@ -24,12 +24,6 @@ from floatllm_build.values import Proof
 _TIMEOUT = 900.0
 _ANSWER_SECONDS = 60.0
 _LONGEST_ANSWER = 1 << 20
-# What the C libraries say of a library on a file system without permission to execute.
-_MAY_NOT_RUN = re.compile(
-    r"failed to map segment from shared object|shared object file: Operation not permitted"
-    r"|Error (?:mapping|loading) shared library .{0,300}(?:Operation not permitted|Permission denied)"
-    r'|couldn.t map ".{0,300}" segment'
-)
 # Parts of drivers, which a machine without the device lacks.
 _DRIVERS = ("libcuda.so.1", "libvulkan.so.1", "libamdhip64")
 # What a plugin's own fault sounds like; a driver that finds no device says something else.
@@ -72,12 +66,9 @@ def prove_wheel(
         except _Unproven as error:
             log = home / "last.log"
             write_whole(log, error.log)
+            # It may be mounted otherwise since the build began.
+            check_runs_programs(cache)
             fix = "" if device == "CPU" else " Try another backend with --backend."
-            if _MAY_NOT_RUN.search(str(error)):
-                fix = (
-                    f" Nothing may be run from {cache} (noexec): name a folder on another file system in "
-                    "FLOATLLM_CACHE_DIR."
-                )
             raise NotProvenError(
                 f"The engine was built, but it is not proven: {error}\n"
                 f"Nothing was installed; what was installed before is untouched.{fix}\n"
@@ -86,8 +77,11 @@ def prove_wheel(
             ) from error
 
 
-def prove_installed(python: str, device: str, tell: Listener) -> Proof:
-    """The proof on what is installed in the environment of `python`. Raises NotProvenError."""
+def prove_installed(python: str, site: Path, device: str, tell: Listener) -> Proof:
+    """The proof on what is installed in the folder `site` of the environment of `python`.
+
+    Raises NotProvenError, or MissingError if nothing may be run from that folder.
+    """
     # Not in the cache: another tool may be at work there, and this proof need not wait for it.
     scratch = Path(tempfile.mkdtemp(prefix="floatllm-verify-"))
     try:
@@ -96,29 +90,25 @@ def prove_installed(python: str, device: str, tell: Listener) -> Proof:
         handle, log = tempfile.mkstemp(prefix="floatllm-verify-", suffix=".log")
         os.write(handle, error.log)
         os.close(handle)
-        fix = "Install it again with floatllm-build install."
-        if _MAY_NOT_RUN.search(str(error)):
-            fix = (
-                "Nothing may be run from the environment that it is in (noexec): make one on another file "
-                "system, and name its Python with --python."
-            )
+        check_loads_libraries(site)
         raise NotProvenError(
-            f"The installed engine is not proven: {error}\n{fix} Everything the self-test said is in {log}",
+            f"The installed engine is not proven: {error}\nInstall it again with floatllm-build install. "
+            f"Everything the self-test said is in {log}",
             log=log,
         ) from error
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
 
 
-def seen_gpus(python: str) -> tuple[str, ...]:
-    """The GPUs, by ggml's names, that the engine of `python` sees; none where it cannot say."""
+def seen_devices(python: str) -> dict[str, str]:
+    """The kind, such as "gpu", of each device that the engine of `python` sees; empty if it cannot say."""
     argv = (python, "-m", "floatllm", "devices", "--json")
     status, out, _ = hear(argv, _ANSWER_SECONDS, _clean_environment(), _LONGEST_ANSWER)
     try:
         devices = json.loads(out)["devices"] if status == 0 else []
-        return tuple(str(device["name"]) for device in devices if "gpu" in device["kind"])
+        return {str(device["name"]): str(device["kind"]) for device in devices}
     except (ValueError, KeyError, TypeError, RecursionError):
-        return ()
+        return {}
 
 
 class _Unproven(Exception):  # noqa: N818  becomes NotProvenError

@@ -10,7 +10,7 @@ import typer
 from floatllm_build.values import Backend
 
 # Groups of commands.
-BUILD, KEEP, PACK = "Build and prove", "When it is there, or goes wrong", "For those who pack wheels"
+BUILD, KEEP, PACK = "Build and prove", "Maintain and troubleshoot", "Package wheels"
 # Groups of options.
 _WHAT, _COST, _WHERE, SHOW = "What is built", "What building may take", "Where", "What is shown"
 

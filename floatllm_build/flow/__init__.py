@@ -47,7 +47,7 @@ from floatllm_build.values import (
     Wheel,
 )
 from floatllm_build.variants import check_variantlib, write_variants
-from floatllm_build.verify import prove_installed, seen_gpus
+from floatllm_build.verify import prove_installed, seen_devices
 
 __all__ = [
     "Detected",
@@ -197,21 +197,25 @@ def make_sdist(system: System, out: Path, tell: Listener) -> Path:
 def verify_installed(system: System, python: str | None, device: str | None, tell: Listener) -> Verified:
     """The proof again, on what is installed: on its own device and every other GPU, or on the one named.
 
-    Raises MissingError where nothing is installed, and NotProvenError for the first of them; that another
-    is not proven stands in the result.
+    Raises MissingError if nothing is installed or the named device is not there, and NotProvenError for the
+    first of them; that another is not proven stands in the result.
     """
     target = probe_target(system, python)
     if not target.installed:
         raise MissingError(
             f"There is no floatllm in {target.prefix} (by {target.chosen_by}). Run floatllm-build install."
         )
-    own = device or _device_of(Path(target.installed).parent / "floatllm" / "manifest.json")
-    proofs = [prove_installed(target.executable, own, tell)]
+    site = Path(target.installed).parent
+    seen = seen_devices(target.executable)
+    if device and seen and device not in seen:
+        raise MissingError(f"The installed engine sees no device {device}. It sees {', '.join(seen)}.")
+    own = device or _device_of(site / "floatllm" / "manifest.json")
+    proofs = [prove_installed(target.executable, site, own, tell)]
     unproven: list[Unproven] = []
-    for other in () if device else seen_gpus(target.executable):
+    for other in () if device else [name for name, kind in seen.items() if "gpu" in kind]:
         if other != own:
             try:
-                proofs.append(prove_installed(target.executable, other, tell))
+                proofs.append(prove_installed(target.executable, site, other, tell))
             except NotProvenError as error:
                 unproven.append(Unproven(device=other, reason=str(error)))
     return Verified(proofs=tuple(proofs), unproven=tuple(unproven))

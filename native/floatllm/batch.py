@@ -49,8 +49,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "output", metavar="OUT.jsonl", help="rows in the same order, written when all are done"
     )
-    parser.add_argument("--sequences", metavar="N", type=int, help=f"at work at once (default {SEQUENCES})")
-    parser.add_argument("-n", "--tokens", metavar="N", type=int, help=f"tokens at most (default {TOKENS})")
+    parser.add_argument(
+        "--sequences", metavar="N", type=int, help=f"rows computed at the same time (default {SEQUENCES})"
+    )
+    parser.add_argument(
+        "-n", "--tokens", metavar="N", type=int, help=f"most tokens per row (default {TOKENS})"
+    )
 
 
 def run(model: Model, arguments: argparse.Namespace, say: Callable[[str], None]) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import difflib
 import sys
 import time
 from contextlib import contextmanager
@@ -20,7 +21,7 @@ from floatllm.streams import say, write
 from floatllm.trace import Trace
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Callable, Iterator, Mapping, Sequence
 
     from floatllm.engine import Event
     from floatllm.plan import Plan
@@ -28,15 +29,31 @@ if TYPE_CHECKING:
 
 _SIZE_HELP = "512M or 2GiB (M and MiB are both 2**20 bytes)"
 _KV_HELP = "type of the KV cache: q8_0 takes half the memory of f16 (the default) and rounds a little more"
-_DEVICE_HELP = "ggml's name, such as CPU or CUDA0; or CUDA0,CUDA1, among which the layers are divided"
-_DEVICE_MEMORY_HELP = "bound on what is taken of each device's own memory"
-_CPU_SHARE_HELP = (
-    "of weights uploaded in each pass, what the CPU computes instead: 0 to 1 (default: measured)"
+_DEVICE_HELP = (
+    "name from `floatllm devices`, such as CPU or CUDA0; CUDA0,CUDA1 divides the layers (default: the best)"
 )
-_IO_HELP = "windows of the file, reads past the page cache, or by what is cached (auto)"
+_DEVICE_MEMORY_HELP = "limit on each device's own memory (default: what is free)"
+_CPU_SHARE_HELP = "share of the weights outside the device that the CPU computes: 0 to 1 (default: measured)"
+_IO_HELP = "how weights are read: mapped, past the page cache, or what suits the cached part (default: auto)"
 
 
 class _Parser(argparse.ArgumentParser):
+    commands: Mapping[str, argparse.ArgumentParser] = {}
+
+    def refuse_slips(self, words: Sequence[str]) -> None:
+        """A slip in an option's name is told before what is missing, which argparse tells first."""
+        command = self.commands.get(words[0]) if words else None
+        if command is None:
+            return
+        known = command._option_string_actions  # noqa: SLF001  argparse has no public list of them
+        for word in words[1 : words.index("--") if "--" in words else None]:
+            name = word.partition("=")[0]
+            if name.startswith("--") and not any(option.startswith(name) for option in known):
+                close = difflib.get_close_matches(name, known, 1)
+                command.error(
+                    f"unrecognized arguments: {name}" + (f" (did you mean {close[0]}?)" if close else "")
+                )
+
     def error(self, message: str) -> NoReturn:
         """One sentence instead of the whole usage."""
         say(f"{self.prog}: {message}; see `{self.prog} --help`.")
@@ -57,6 +74,7 @@ def _command_line(argv: Sequence[str] | None) -> int:
     if not (sys.argv[1:] if argv is None else argv):
         say(parser.format_help().rstrip("\n"))
         return UsageError.exit_code
+    parser.refuse_slips(sys.argv[1:] if argv is None else argv)
     arguments, unknown = parser.parse_known_args(argv)
     if unknown:
         # By itself the parser of all commands would complain, and point to its own help.
@@ -68,10 +86,11 @@ def _command_line(argv: Sequence[str] | None) -> int:
     return code
 
 
-def _parser() -> argparse.ArgumentParser:
+def _parser() -> _Parser:
     parser = _Parser(prog="floatllm", description="Runs GGUF models larger than memory.")
     parser.add_argument("--version", action=_Version, nargs=0, help="print the versions and exit")
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
+    parser.commands = commands.choices
 
     devices = _command(commands, "devices", _devices, "list ggml's devices")
     inspect = _command(commands, "inspect", _inspect, "show a model's metadata and tensors")
@@ -92,22 +111,35 @@ def _parser() -> argparse.ArgumentParser:
     for command in (devices, inspect, plan, bench_):
         command.add_argument("--json", action="store_true", help="print JSON")
     for command in (plan, map_, run, batch_, bench_):
-        command.add_argument("--memory", metavar="SIZE", help=f"bound on all memory: {_SIZE_HELP}")
-        command.add_argument("--chunk", metavar="SIZE", help="bound on one chunk")
+        command.add_argument(
+            "--memory", metavar="SIZE", help=f"limit on all memory: {_SIZE_HELP} (default: what is free)"
+        )
+        command.add_argument(
+            "--chunk", metavar="SIZE", help="limit on one chunk (default: chosen by the plan)"
+        )
         command.add_argument("--device", metavar="NAME", help=_DEVICE_HELP)
         command.add_argument("--device-memory", metavar="SIZE", help=_DEVICE_MEMORY_HELP)
         command.add_argument("--cpu-share", metavar="X", type=float, help=_CPU_SHARE_HELP)
         command.add_argument("--io", choices=("auto", "mmap", "direct"), default="auto", help=_IO_HELP)
-        command.add_argument("--threads", metavar="N", type=int, help="CPU threads")
+        command.add_argument(
+            "--threads", metavar="N", type=int, help="CPU threads (default: the usable CPUs)"
+        )
     for command in (plan, run, batch_, bench_):
-        command.add_argument("--ctx", metavar="N", type=int, help="positions of context")
+        command.add_argument(
+            "--ctx",
+            metavar="N",
+            type=int,
+            help="context in tokens (default: up to 4096)",
+        )
         command.add_argument("--kv", choices=("f16", "q8_0"), help=_KV_HELP)
     for command in (map_, run):
         command.add_argument(
-            "--trace", metavar="F.json", help="write when what was done, for ui.perfetto.dev"
+            "--trace", metavar="F.json", help="write a timeline of reads and computation, for ui.perfetto.dev"
         )
     plan.add_argument("--plot", metavar="F.svg", help="write a picture of the plan")
-    plan.add_argument("--mode", choices=("run", "map"), default="run", help="what is planned for")
+    plan.add_argument(
+        "--mode", choices=("run", "map"), default="run", help="the command to plan for (default: run)"
+    )
     _run_options(run)
     batch.add_arguments(batch_)
     bench.add_arguments(bench_)
@@ -123,22 +155,22 @@ def _run_options(run: argparse.ArgumentParser) -> None:
         metavar="TEXT",
         help="raw text to continue; - reads it from stdin, without its last line break",
     )
-    run.add_argument("-n", "--tokens", metavar="N", type=int, help="tokens at most (default 128)")
+    run.add_argument("-n", "--tokens", metavar="N", type=int, help="most tokens to generate (default 128)")
     run.add_argument(
         "--draft",
         metavar="N",
         default="auto",
-        help="tokens guessed at a time, off, or auto (where the disk binds)",
+        help="tokens guessed ahead per pass, off, or auto: only if the disk is the limit (default: auto)",
     )
     run.add_argument("--chat", action="store_true", help="answer the prompt, by the model's chat template")
-    run.add_argument("--system", metavar="TEXT", help="with --chat: what the model is told before")
+    run.add_argument("--system", metavar="TEXT", help="with --chat: the system message")
     sampler.add_arguments(run)
 
 
 def _command(commands: Any, name: str, run: Any, text: str) -> argparse.ArgumentParser:
     parser: argparse.ArgumentParser = commands.add_parser(name, help=text, description=text)
     parser.set_defaults(run=run, parser=parser)
-    parser.add_argument("-v", "--verbose", action="count", default=0, help="say more; twice for ggml's log")
+    parser.add_argument("-v", "--verbose", action="count", default=0, help="show more; -vv adds ggml's log")
     return parser
 
 

@@ -106,8 +106,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--host", default=HOST, help=f"address to listen at (default {HOST}: this machine alone)"
     )
     parser.add_argument("--port", metavar="N", type=int, default=PORT, help=f"port (default {PORT})")
-    parser.add_argument("--device", metavar="NAME", help="the one to serve (default: all GPUs, else the CPU)")
-    parser.add_argument("--cache", metavar="DIR", help="keep what is sent in large pieces, to be sent once")
+    parser.add_argument("--device", metavar="NAME", help="device to serve (default: all GPUs, else the CPU)")
+    parser.add_argument(
+        "--cache", metavar="DIR", help="keep large tensors here, so that they are sent only once"
+    )
     parser.add_argument("--threads", metavar="N", type=int, help="CPU threads")
 
 
@@ -173,7 +175,7 @@ def add_option(parser: argparse.ArgumentParser) -> None:
         metavar="HOST:PORT",
         action="append",
         default=[],
-        help="add the devices of a `floatllm rpc-server`, as RPC0 and on; may be given again",
+        help="add the devices of a `floatllm rpc-server`, as RPC0 and on; repeat it for more servers",
     )
 
 

@@ -196,12 +196,32 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group("sampling", "Without --temp the likeliest token is taken each time.")
     default = Sampling()
     for name, kind, metavar, text in (
-        ("--temp", float, "T", "above 0: draw tokens, the bolder the higher, such as 0.8"),
-        ("--top-k", int, "K", f"draw from the K likeliest; 0: all (default {default.top_k})"),
-        ("--top-p", float, "P", f"from the fewest that add up to P; 1: all (default {default.top_p})"),
-        ("--min-p", float, "P", f"from those as likely as P times the best (default {default.min_p})"),
-        ("--repeat-penalty", float, "X", "make recent tokens less likely, such as 1.1 (default 1: off)"),
-        ("--seed", int, "N", "draw the same tokens as another run with this seed"),
+        (
+            "--temp",
+            float,
+            "T",
+            "temperature, such as 0.8; higher is more random (default 0: always the likeliest token)",
+        ),
+        ("--top-k", int, "K", f"draw from the K likeliest tokens; 0 for all (default {default.top_k})"),
+        (
+            "--top-p",
+            float,
+            "P",
+            f"draw from the smallest set whose probabilities reach P; 1 for all (default {default.top_p})",
+        ),
+        (
+            "--min-p",
+            float,
+            "P",
+            f"draw from tokens at least P times as likely as the likeliest (default {default.min_p})",
+        ),
+        (
+            "--repeat-penalty",
+            float,
+            "X",
+            "above 1 makes recent tokens less likely, such as 1.1 (default 1: off)",
+        ),
+        ("--seed", int, "N", "repeat the random draws of another run (default: a new seed)"),
     ):
         group.add_argument(name, type=kind, metavar=metavar, help=text)
 

@@ -108,7 +108,7 @@ def test_half_a_ggml_is_never_used(place: Place, half_an_index: dict[str, str]) 
     said = refused(place.install(**half_an_index), 6)
     assert any(path.endswith(".tar.gz") for path in _HalfAnIndex.asked), _HalfAnIndex.asked
     assert "could not be fetched" in said
-    assert "Put that right and run this again" in said
+    assert "Fix this and run the command again" in said
     assert "git clone" in said
     assert list((place.cache / "ggml").iterdir()) == []
     assert place.engine() == former

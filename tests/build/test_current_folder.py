@@ -20,7 +20,7 @@ from floatllm_build.pip import fetch_with_pip, own_pip
 from floatllm_build.process import run_child, run_to_its_end
 from floatllm_build.start import clean_environment, empty_folder, which
 from floatllm_build.system import LiveSystem
-from floatllm_build.verify import seen_gpus
+from floatllm_build.verify import seen_devices
 
 # Says who loaded it, and goes on as a module that has nothing.
 PAYLOAD = """
@@ -303,7 +303,7 @@ def test_the_pip_that_uv_brings_is_from_where_the_user_says(
 
 
 def test_gpus_are_asked_of_the_engine_and_not_of_the_folder(hostile: Hostile, tmp_path: Path) -> None:
-    assert seen_gpus(str(make_venv(tmp_path / "venv"))) == ()
+    assert seen_devices(str(make_venv(tmp_path / "venv"))) == {}
     assert hostile.untouched(), hostile.seen()
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import _ctypes
-import ctypes
 import os
 import shutil
 import subprocess
@@ -19,7 +18,7 @@ from test_bad_luck import mounted
 from test_select import NVIDIA, PRESETS
 from tool_environment import ROOT
 
-from floatllm_build import disk, verify
+from floatllm_build import disk
 from floatllm_build.cuda_toolkit import home_of
 from floatllm_build.errors import MissingError
 from floatllm_build.events import unheard
@@ -268,10 +267,8 @@ def test_a_kept_error_does_not_put_the_check_off_until_all_is_fetched(tmp_path: 
 
 @LINUX
 def test_what_the_loader_says_of_a_noexec_mount_is_known(noexec: Path) -> None:
-    """Should it be mounted so later: neither proof nor engine advises to build once more."""
+    """Should it be mounted so later, the engine does not advise to build once more."""
     library = shutil.copy(_ctypes.__file__, noexec)
-    with pytest.raises(OSError, match=verify._MAY_NOT_RUN):
-        ctypes.CDLL(library)
     done = subprocess.run(
         [sys.executable, "-c", "import floatllm; floatllm.devices()"],
         env={**os.environ, "PYTHONPATH": str(ROOT / "native"), "FLOATLLM_LIBRARY": library},

@@ -22,7 +22,7 @@ pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="starts the tool
         (("--memory", "5M"), "--memory is 5.0 MiB"),
         (("--jobs", "0"), "0 is not in the range"),
         (("--architectures", "foo"), "`foo` is no architecture"),
-        (("--backend", "cuda", "--preset", "cpu"), "The request contradicts itself"),
+        (("--backend", "cuda", "--preset", "cpu"), "These options contradict each other"),
         (("--preset", "cuda", "--low-mem"), "is no low-memory preset"),
         (("--preset", "android-ndk-arm64"), "is for another machine"),
         (("--ggml-dir", "/nowhere"), "/nowhere is no ggml source"),

@@ -132,7 +132,7 @@ def test_an_index_that_does_not_answer_is_exit_6_with_its_words(tmp_path: Path) 
     archive = _archive({})
     with pytest.raises(SourceFaultError, match="no matching distribution") as caught:
         fetch(Index(archive, rc=1), _pin(archive), tmp_path)
-    assert "Put that right" in str(caught.value)
+    assert "Fix this" in str(caught.value)
     assert "connection" not in str(caught.value)
     assert _left_over(tmp_path) == []
 

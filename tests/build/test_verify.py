@@ -17,7 +17,7 @@ from tool_environment import ROOT, Environment
 from typer.testing import CliRunner
 
 from floatllm_build.cli import app
-from floatllm_build.errors import NotProvenError
+from floatllm_build.errors import MissingError, NotProvenError
 from floatllm_build.events import Event, Proving
 from floatllm_build.verify import prove_installed, prove_wheel
 
@@ -201,7 +201,7 @@ def test_a_proof_of_what_is_installed_leaves_the_cache_alone(
     monkeypatch.setenv("FLOATLLM_CACHE_DIR", str(tmp_path / "c"))
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
     with pytest.raises(NotProvenError, match="The installed engine is not proven") as caught:
-        prove_installed(sys.executable, "NONE0", lambda _: None)
+        prove_installed(sys.executable, tmp_path, "NONE0", lambda _: None)
     log = Path(str(caught.value).split(" is in ")[-1])
     assert log.read_text()
     log.unlink()
@@ -288,6 +288,12 @@ def test_every_gpu_is_proven(two_gpus: Callable[[str], Path]) -> None:
         computed.format(d) for d in ("CUDA0", "CUDA1")
     ]
     assert " ".join(lines[1].split()) == "matmul 7 2.0e-05 of 5.0e-04 q4_K not supported: iq1_m"
+
+
+def test_a_device_that_is_not_there_is_missing_not_unproven(two_gpus: Callable[[str], Path]) -> None:
+    done = _verify(two_gpus("none"), "--device", "CUDA7")
+    assert isinstance(done.exception, MissingError)
+    assert str(done.exception) == "The installed engine sees no device CUDA7. It sees CPU, CUDA0, CUDA1."
 
 
 def test_another_gpu_that_fails_is_named(two_gpus: Callable[[str], Path]) -> None:

@@ -126,7 +126,14 @@ def test_a_chunk_too_small_names_one_that_is_not(engine: Installed, tiny: Path) 
 
 def test_an_option_that_a_command_lacks_leads_to_its_own_help(engine: Installed) -> None:
     said = _refused(engine, 2, "batch", "model", "in", "out", "--chat", "-x")
-    assert said == "floatllm batch: unrecognized arguments: --chat -x; see `floatllm batch --help`."
+    assert said == "floatllm batch: unrecognized arguments: --chat; see `floatllm batch --help`."
+
+
+def test_a_slip_in_an_option_is_told_before_what_is_missing(engine: Installed) -> None:
+    said = _refused(engine, 2, "run", "model", "--memroy", "64M")
+    assert said == (
+        "floatllm run: unrecognized arguments: --memroy (did you mean --memory?); see `floatllm run --help`."
+    )
 
 
 def test_no_command_is_a_usage_error(engine: Installed) -> None:
