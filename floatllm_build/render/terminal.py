@@ -7,7 +7,7 @@ import sys
 from rich.console import Console
 
 from floatllm_build.render.layout import Screen
-from floatllm_build.render.paint import paint, plain_text
+from floatllm_build.render.text import plain_text
 from floatllm_build.render.words import encodable
 
 
@@ -23,6 +23,9 @@ def put(screen: Screen) -> None:
     console = Console(file=sys.stdout, highlight=False)
     bare = console.no_color or console.is_dumb_terminal or console.options.ascii_only
     if console.is_terminal and not bare:
+        # A pipe need not wait for what draws frames and tables.
+        from floatllm_build.render.paint import paint  # noqa: PLC0415
+
         paint(console, screen)
         return
     text = plain_text(screen, console.width if sys.stdout.isatty() else None)

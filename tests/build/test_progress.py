@@ -9,7 +9,8 @@ import pytest
 from rich.console import Console
 
 from floatllm_build.events import BuildSummary, Event, Hint, StepDone, StepStarted, UnitProgress
-from floatllm_build.render.progress import _Live, _Plain
+from floatllm_build.render.bar import LiveBar
+from floatllm_build.render.progress import PlainLines
 from floatllm_build.sizes import GIB, MIB
 
 OPS = "ggml/src/ggml-cpu/ops.cpp"
@@ -27,11 +28,11 @@ BUILD: list[Event] = [
 ]
 
 
-def played(view: type[_Plain], events: list[Event], width: int) -> str:
+def played(view: type[PlainLines], events: list[Event], width: int) -> str:
     stream = io.StringIO()
     console = Console(
         file=stream,
-        force_terminal=view is _Live,
+        force_terminal=view is LiveBar,
         width=width,
         highlight=False,
         soft_wrap=True,
@@ -42,7 +43,7 @@ def played(view: type[_Plain], events: list[Event], width: int) -> str:
     try:
         for event in events:
             shown(event)
-            if isinstance(shown, _Live):
+            if isinstance(shown, LiveBar):
                 shown.bar.refresh()
     finally:
         shown.close()
@@ -50,7 +51,7 @@ def played(view: type[_Plain], events: list[Event], width: int) -> str:
 
 
 def test_plain_lines_one_for_each_tenth() -> None:
-    lines = played(_Plain, BUILD, 10_000).splitlines()
+    lines = played(PlainLines, BUILD, 10_000).splitlines()
     assert len([line for line in lines if re.match(r"build +\d+/20", line)]) == 10
     assert lines[:2] == [
         "build    cmake configures",
@@ -67,13 +68,13 @@ def test_plain_lines_one_for_each_tenth() -> None:
 
 def test_nobody_waits_for_a_line_longer_than_half_a_minute() -> None:
     seen = [UnitProgress(3, 46, OPS, float(second), 64 * MIB, 1 * GIB, 1) for second in range(100)]
-    lines = played(_Plain, seen, 10_000).splitlines()
+    lines = played(PlainLines, seen, 10_000).splitlines()
     assert [line.partition("(")[2].partition(" s")[0] for line in lines] == ["30", "60", "90"]
 
 
 def test_seconds_are_said_when_few_are_left() -> None:
     now = UnitProgress(19, 20, "libfloatllm.so", 191.0, 64 * MIB, 1 * GIB, 1, 4.2)
-    assert played(_Plain, [now], 10_000) == (
+    assert played(PlainLines, [now], 10_000) == (
         "build    19/20 libfloatllm.so (191 s, 64.0 MiB of 1.0 GiB, 1 job, 4 s left)\n"
     )
 
@@ -81,13 +82,13 @@ def test_seconds_are_said_when_few_are_left() -> None:
 def test_where_nothing_could_be_seen_nothing_is_claimed() -> None:
     """As on macOS and Windows, where there is no /proc."""
     events: list[Event] = [UnitProgress(10, 10, "", 3.0, 0, GIB, 2), BuildSummary((("a.cpp", 3.0),), ())]
-    assert played(_Plain, events, 10_000) == "build    10/10 (3 s)\nslowest  a.cpp 3 s\n"
-    assert played(_Plain, [BuildSummary((), ()), UnitProgress(0, 0, "", 0.0)], 10_000) == ""
+    assert played(PlainLines, events, 10_000) == "build    10/10 (3 s)\nslowest  a.cpp 3 s\n"
+    assert played(PlainLines, [BuildSummary((), ()), UnitProgress(0, 0, "", 0.0)], 10_000) == ""
 
 
 @pytest.mark.parametrize("width", [30, 40, 80, 120, 200])
 def test_the_bar_is_one_line_however_narrow_the_terminal(width: int) -> None:
-    text = played(_Live, BUILD, width)
+    text = played(LiveBar, BUILD, width)
     # What the bar draws over itself; rich goes up a line for each further one.
     assert "\x1b[1A" not in text
     bars = [
@@ -98,7 +99,7 @@ def test_the_bar_is_one_line_however_narrow_the_terminal(width: int) -> None:
 
 
 def test_the_bar_shows_all_of_it_where_there_is_room() -> None:
-    text = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", played(_Live, BUILD, 160))
+    text = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", played(LiveBar, BUILD, 160))
     assert f"310 MiB of 2.0 GiB, 2 jobs, 3 min left, {OPS}" in text
     assert "19/20" in text
     assert "64.0 MiB of 1.0 GiB, 1 job, 4 s left, libfloatllm.so" in text

@@ -22,8 +22,9 @@ from rich.console import Console
 from floatllm_build import render
 from floatllm_build.events import Hint, Proving, Said, StepDone, UnitProgress
 from floatllm_build.plain import printable
-from floatllm_build.render.paint import paint, plain_text
+from floatllm_build.render.paint import paint
 from floatllm_build.render.screens import detect_screen, plan_screen
+from floatllm_build.render.text import plain_text
 from floatllm_build.render.words import encodable, fold
 from floatllm_build.sizes import GIB, MIB
 from floatllm_build.values import (
