@@ -12,6 +12,7 @@ from floatllm_build.system import System
 
 _PORTS = {"http": 80, "https": 443, "socks4": 1080, "socks5": 1080, "socks5h": 1080}
 _SECONDS = 8.0
+_PROXIES = {"http_proxy", "https_proxy", "all_proxy"}
 # In what `pip download --help` says of the option.
 _DEFAULT = re.compile(r"--index-url\b.*?(https?://[^\s)>]+)", re.DOTALL)
 
@@ -67,6 +68,11 @@ def _place(url: str) -> str:
     except ValueError:
         return ""
     return f"{parts.hostname}:{port}" if parts.hostname and port else ""
+
+
+def proxy_variables(environment: Mapping[str, str]) -> tuple[str, ...]:
+    """The names of those that send connections to a proxy; their values may hold a password."""
+    return tuple(name for name, value in environment.items() if name.lower() in _PROXIES and value)
 
 
 def refusal(system: System, asked: tuple[str, ...]) -> str:

@@ -15,7 +15,7 @@ from pathlib import Path
 
 from floatllm_build.errors import MissingError
 from floatllm_build.files import scratch_in
-from floatllm_build.network import refusal, servers
+from floatllm_build.network import proxy_variables, refusal, servers
 from floatllm_build.paths import cache_dir
 from floatllm_build.pip_settings import Setting, advice, for_pip, index_settings, pip_sections
 from floatllm_build.process import run_child
@@ -60,6 +60,8 @@ class Fetched:
     done: Completed
     offline: str = ""
     settings: tuple[Setting, ...] = ()
+    proxies: tuple[str, ...] = ()
+    """The variables that name a proxy."""
 
     @property
     def why(self) -> str:
@@ -68,8 +70,13 @@ class Fetched:
         if full:
             return f"{full}\n"
         if self.offline:
-            return f"{self.offline}. "
+            return f"{self.offline}. {self._by_whose_settings}"
         return f"pip said\n{last_lines(self.done)}\n{advice(self.settings)}"
+
+    @property
+    def _by_whose_settings(self) -> str:
+        proxies = ", ".join(self.proxies)
+        return (f"A proxy is set in {proxies}. " if proxies else "") + advice(self.settings)
 
 
 def own_pip(system: System, cache: Path) -> tuple[str, ...]:
@@ -192,7 +199,8 @@ def run_call(system: System, call: Call, on_text: Callable[[str], None] | None =
         offline = refusal(system, asked) if asked else ""
         if asked != () and not offline:
             done = run()
-    return Fetched(done=done, offline=offline if done.rc else "", settings=call.settings)
+    proxies = proxy_variables(call.env)
+    return Fetched(done=done, offline=offline if done.rc else "", settings=call.settings, proxies=proxies)
 
 
 def install_command(system: System, target: Target, wheel: Path, cache: Path) -> Call:

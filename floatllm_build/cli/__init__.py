@@ -337,6 +337,8 @@ def main() -> None:
     """The console script: errors become a message and their exit code."""
     streams = Streams()
     mind_interrupts()
+    if sys.argv[1:2] == ["help"]:  # as git and pip have it
+        sys.argv[1:] = [*sys.argv[2:], "--help"]
     status = _run()
     lost = streams.close()
     if lost and reader_left(lost):

@@ -204,7 +204,8 @@ def _newer_headers(host: Host) -> str:
     if debian_of(host.os):
         update = as_root(host.os, "sudo apt update")
         return (
-            f"add the suite trixie to apt's sources and run: {update}; "
+            "add the suite trixie to apt's sources, and give it priority 100 in /etc/apt/preferences.d so "
+            f"that nothing else is upgraded to it; then run: {update}; "
             "apt-get download -t trixie libvulkan-dev spirv-headers; "
             "for f in *.deb; do dpkg -x $f vulkan; done; export VULKAN_SDK=$PWD/vulkan/usr"
         )

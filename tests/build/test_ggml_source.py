@@ -24,6 +24,8 @@ from floatllm_build.ggml_source import (
     tree_files,
     tree_sha256,
 )
+from floatllm_build.network import proxy_variables
+from floatllm_build.pip import Fetched
 from floatllm_build.system import Completed, LiveSystem
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -135,6 +137,14 @@ def test_an_index_that_does_not_answer_is_exit_6_with_its_words(tmp_path: Path) 
     assert "Fix this" in str(caught.value)
     assert "connection" not in str(caught.value)
     assert _left_over(tmp_path) == []
+
+
+def test_a_proxy_in_the_environment_is_named_and_its_password_is_not() -> None:
+    names = proxy_variables({"HTTPS_PROXY": "http://me:secret@proxy:3128", "http_proxy": "", "PATH": "/bin"})
+    assert names == ("HTTPS_PROXY",)
+    done = Completed(rc=1, out="", err="")
+    said = Fetched(done=done, offline="there is no network", settings=(), proxies=names).why
+    assert said == "there is no network. A proxy is set in HTTPS_PROXY. "
 
 
 def test_no_network_is_said_as_such(tmp_path: Path) -> None:

@@ -26,6 +26,11 @@ print(json.dumps(seen))
 """
 
 
+def test_help_is_a_command_too(tool_env: Environment) -> None:
+    assert tool_env.tool("help").stdout == tool_env.tool("--help").stdout != ""
+    assert tool_env.tool("help", "install").stdout == tool_env.tool("install", "--help").stdout != ""
+
+
 def test_the_tool_needs_pure_python_only(tool_env: Environment) -> None:
     """In Termux there is no wheel for anything else."""
     done = subprocess.run(
