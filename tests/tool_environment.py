@@ -1,4 +1,4 @@
-"""The tool in an environment of its own, with a home and caches that only the tests use."""
+"""The tool in an environment of its own, with a home and caches that only tests use; or the checkout's."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import atexit
 import os
 import shutil
 import subprocess
+import sys
 import tempfile
 import venv
 from collections.abc import Mapping
@@ -53,6 +54,26 @@ class Environment:
             text=True,
             check=False,
         )
+
+
+def tool(*arguments: object, **variables: str) -> subprocess.CompletedProcess[str]:
+    """Runs the checkout's floatllm-build by the Python of the tests, without their settings of it."""
+    dropped = ("CMAKE_ARGS", "VIRTUAL_ENV", "CONDA_PREFIX")
+    env = {
+        name: value
+        for name, value in os.environ.items()
+        if name not in dropped and not name.startswith("FLOATLLM_")
+    }
+    return subprocess.run(
+        [sys.executable, "-m", "floatllm_build", *map(str, arguments)],
+        cwd="/",
+        env={**env, "PYTHONPATH": str(ROOT), **variables},
+        capture_output=True,
+        text=True,
+        check=False,
+        # One that waits where it must not is ended.
+        timeout=120,
+    )
 
 
 @cache

@@ -14,13 +14,16 @@ from floatllm_build.values import (
     CudaToolkit,
     HipFacts,
     Host,
+    Linker,
     MemoryBound,
     MemoryFacts,
     MetalDevice,
     MetalFacts,
+    Note,
     OsFacts,
     Program,
     PythonFacts,
+    Source,
     Target,
     ToolchainFacts,
     VulkanDevice,
@@ -229,3 +232,19 @@ def phone(*features: str, capacity: int = 3 * GIB - 1) -> Host:
         memory=memory(capacity),
         toolchain=replace(PC.toolchain, c=clang, cxx=CLANG),
     )
+
+
+FULL = pc(
+    target=replace(VENV, prefix="{home}/project/.venv", installed="/x/floatllm-0.1.0.dist-info"),
+    cuda=NVIDIA,
+    vulkan=replace(GOOD_VULKAN, devices=(RADEON, LLVMPIPE)),
+    hip=ROCM,
+    toolchain=replace(
+        PC.toolchain,
+        linkers=(Linker(kind="ld", path="/usr/bin/ld", version="2.40"),),
+        launcher=Program(path="/usr/bin/ccache", version="4.8"),
+    ),
+    sources=(Source(fact="cpu.features", source="/proc/cpuinfo"),),
+    notes=(Note(source="nvidia-smi", said="exit 9: no answer"),),
+)
+"""With something of all that a screen shows."""

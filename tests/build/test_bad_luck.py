@@ -21,8 +21,8 @@ from pathlib import Path
 from typing import ClassVar
 
 import pytest
+from mounts import mounted, remount
 from running import Place, make_place, quick_compilers, working_in
-from tool_environment import skip_or_fail
 
 from floatllm_build.files import in_the_future
 
@@ -160,23 +160,6 @@ def newest(place: Place) -> float:
 
 
 # ---- the disk ---------------------------------------------------------------------------------
-
-
-@contextlib.contextmanager
-def mounted(folder: Path, *options: str, of: str = "tmpfs") -> Iterator[None]:
-    """Something mounted there for a while; needs the right to."""
-    folder.mkdir(parents=True, exist_ok=True)
-    done = subprocess.run(["mount", *options, of, folder], capture_output=True, text=True, check=False)
-    if done.returncode != 0:
-        skip_or_fail(f"needs the right to mount: {done.stderr.strip()}")
-    try:
-        yield
-    finally:
-        subprocess.run(["umount", "-l", folder], check=True)
-
-
-def remount(folder: Path, options: str) -> None:
-    subprocess.run(["mount", "-o", f"remount,{options}", folder], check=True)
 
 
 def size_of(folder: Path) -> int:

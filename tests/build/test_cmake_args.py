@@ -5,8 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from machines import PC, pc
-from test_select import GOOD_VULKAN, NVIDIA, PRESETS
+from machines import GOOD_VULKAN, NVIDIA, PC, pc
+from plans import PRESETS
 
 from floatllm_build.build_folder import Folder, cmake_options
 from floatllm_build.errors import MissingError

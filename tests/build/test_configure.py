@@ -11,11 +11,10 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import pytest
+from plans import PARSED_ONLY, PRESETS
 from rocm_root import inside
 from tool_environment import ROOT, Environment, skip_or_fail
 from toolchains import OLDEST, SERIES, VULKAN_HEADERS, cmake, header_version, nvcc, vulkan_sdk, vulkan_tools
-
-from floatllm_build.presets import load_presets
 
 CPU = ("cpu", "cpu-low-mem", "android-low-mem", "wheel-cpu")
 VULKAN = ("vulkan", "vulkan-low-mem", "wheel-vulkan")
@@ -25,12 +24,6 @@ HIP = ("hip", "wheel-hip")
 OLDEST_FOR_CUDA = "3.25"
 ARCHITECTURE = "90-real"
 OLDEST_AND_NEWEST = [pytest.param(OLDEST, marks=pytest.mark.ci), "newest"]
-PARSED_ONLY = {
-    "metal": "a Mac",
-    "wheel-metal": "a Mac",
-    "android-ndk-arm64": "the Android NDK",
-}
-"""What no test configures, and what it would take."""
 
 
 @pytest.fixture(scope="module")
@@ -113,7 +106,7 @@ def configure(checkout: Path, ggml: Path, tmp_path: Path) -> Configurer:
 
 
 def test_every_public_preset_is_configured_here_or_known_to_be_parsed_only() -> None:
-    assert {*CPU, *VULKAN, *CUDA, *HIP, *PARSED_ONLY} == set(load_presets(ROOT))
+    assert {*CPU, *VULKAN, *CUDA, *HIP, *PARSED_ONLY} == set(PRESETS)
 
 
 @pytest.mark.parametrize(

@@ -9,8 +9,8 @@ import sys
 from pathlib import Path
 
 import pytest
-from test_installation import small_wheel
-from tool_environment import ROOT, Environment, make_venv, skip_or_fail
+from small_wheels import small_wheel, uv_or_skip
+from tool_environment import ROOT, Environment, make_venv
 
 from floatllm_build import start
 from floatllm_build.answer import hear
@@ -233,16 +233,6 @@ def test_install_verify_and_clean(engine_env: Environment, hostile: Hostile, tmp
     cache = {"FLOATLLM_CACHE_DIR": str(tmp_path / "empty")}
     assert in_folder(engine_env, hostile.folder, "clean", **cache).returncode == 0
     assert hostile.untouched(), hostile.seen()
-
-
-def uv_or_skip() -> str:
-    beside = os.pathsep.join((str(Path(sys.executable).parent), os.environ["PATH"]))
-    try:
-        import uv
-
-        return str(uv.find_uv_bin())
-    except (ImportError, FileNotFoundError):
-        return which("uv", {"PATH": beside}) or skip_or_fail("no uv") or ""
 
 
 @pytest.mark.parametrize("installer", ["pip", "uv"])

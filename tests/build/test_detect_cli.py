@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from test_limits import enter, group, own_group
+from groups import enter, group, own_group
 from tool_environment import ROOT, Environment, make_venv, skip_or_fail
 
 from floatllm_build.sizes import GIB

@@ -13,10 +13,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from machines import PC, pc
-from test_bad_luck import mounted
-from test_select import NVIDIA, PRESETS
-from tool_environment import ROOT
+from machines import NVIDIA, PC, pc
+from mounts import mounted
+from plans import PRESETS
+from tool_environment import ROOT, tool
 
 from floatllm_build import disk
 from floatllm_build.cuda_toolkit import home_of
@@ -181,25 +181,6 @@ def noexec(tmp_path: Path) -> Iterator[Path]:
     folder = tmp_path / "noexec"
     with mounted(folder, "-t", "tmpfs", "-o", "noexec,size=64m"):
         yield folder
-
-
-def tool(*arguments: object, **variables: str) -> subprocess.CompletedProcess[str]:
-    dropped = ("CMAKE_ARGS", "VIRTUAL_ENV", "CONDA_PREFIX")
-    env = {
-        name: value
-        for name, value in os.environ.items()
-        if name not in dropped and not name.startswith("FLOATLLM_")
-    }
-    return subprocess.run(
-        [sys.executable, "-m", "floatllm_build", *map(str, arguments)],
-        cwd="/",
-        env={**env, "PYTHONPATH": str(ROOT), **variables},
-        capture_output=True,
-        text=True,
-        check=False,
-        # One that waits where it must not is ended.
-        timeout=120,
-    )
 
 
 @LINUX

@@ -2,42 +2,23 @@
 
 from __future__ import annotations
 
-import importlib.util
 import re
-import sys
 import xml.etree.ElementTree as ET
 from collections.abc import Mapping
 from pathlib import Path
-from types import ModuleType
 
 import machines
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from pages import DOCS, make_docs, make_screen
+from tool_environment import ROOT
 
 from floatllm_build.cli import app
 from floatllm_build.presets import load_presets
 from floatllm_build.render.layout import Screen
 from floatllm_build.render.screens import detect_screen
 from floatllm_build.system import Replay
-
-ROOT = Path(__file__).resolve().parents[2]
-DOCS = ROOT / "docs"
-
-
-def script(name: str) -> ModuleType:
-    """A maker of pages, which is no module of the tool."""
-    spec = importlib.util.spec_from_file_location(name, DOCS / f"{name}.py")
-    assert spec
-    assert spec.loader
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[name] = module  # where dataclasses look for their own module
-    spec.loader.exec_module(module)
-    return module
-
-
-make_docs = script("make_docs")
-make_screen = script("make_screen")
 
 
 def cells(page: str) -> list[list[str]]:

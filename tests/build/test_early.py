@@ -6,7 +6,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from test_disk import tool
+from tool_environment import tool
 
 from floatllm_build.lock import cache_lock
 

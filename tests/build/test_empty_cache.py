@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import pytest
-from test_backend import NAME, Place, copied
+from checkouts import NAME, Place, copied
 from tool_environment import fresh_environment, make_venv, skip_or_fail
 
 # They configure with a real compiler, and wait for pip to make its environments.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import re
 from functools import cache
 from pathlib import Path
 
@@ -196,6 +197,33 @@ def test_the_child_that_renders_templates_has_a_folder_and_is_isolated() -> None
 def test_a_careless_child_is_found(line: str) -> None:
     assert careless(line.replace("; ", "\n"))
     assert careless("import subprocess\nsubprocess.run([sys.executable, '-I', x], cwd=here)") == []
+
+
+def borrowed(text: str) -> set[str]:
+    """Test modules that the text imports: at its top, in a function, or in the code of a child."""
+    names: set[str] = set()
+    for node in ast.walk(ast.parse(text)):
+        if isinstance(node, ast.Import):
+            names |= {name.name for name in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            names |= {f"{node.module or ''}.{name.name}" for name in node.names}
+        elif isinstance(node, ast.Constant) and isinstance(node.value, str):
+            names |= set(re.findall(r"^\s*(?:from|import) +([\w.]+)", node.value, re.MULTILINE))
+    return {part for name in names for part in name.split(".") if part.startswith("test_")}
+
+
+def test_no_test_module_is_imported_by_another() -> None:
+    """What several share lives in a module that is no test."""
+    name = "test_select"
+    for way in ("import {} as t", "from {} import PRESETS", "from build import {}", "from . import {}"):
+        line = way.format(name)
+        assert borrowed(line) == borrowed(f"def f():\n    {line}") == {name}, line
+    assert borrowed(repr(f"import sys\nimport {name}")) == {name}
+    assert borrowed("from machines import PC\nimport testing") == set()
+    files = [*(ROOT / "tests").rglob("*.py")]
+    assert Path(__file__).resolve() in files
+    found = {path.name: borrowed(path.read_text(encoding="utf-8")) for path in files}
+    assert {file: names for file, names in found.items() if names} == {}
 
 
 # Files that are longer than a room may be, and how long they may be at most: they only shrink.

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import os
-import zipfile
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from machines import VENV
+from small_wheels import small_wheel
 from tool_environment import make_venv
 
 from floatllm_build.errors import InstallFailedError, MissingError
@@ -17,28 +17,9 @@ from floatllm_build.install import holds, install
 from floatllm_build.system import LiveSystem
 from floatllm_build.values import Proof, Target, Wheel
 from floatllm_build.wheel import find_cached, keep, take_cached
-from floatllm_build.wheel_file import console_scripts, record_hash
+from floatllm_build.wheel_file import console_scripts
 
 pytestmark = pytest.mark.slow
-
-INFO = "floatllm-0.1.0.dist-info"
-
-
-def small_wheel(folder: Path, said: str = "here") -> Wheel:
-    """A wheel of floatllm with one module, which says `said`, and its console script."""
-    files = {
-        "floatllm/__init__.py": f"def main():\n    print('{said}')\n",
-        f"{INFO}/METADATA": "Metadata-Version: 2.1\nName: floatllm\nVersion: 0.1.0\n",
-        f"{INFO}/WHEEL": "Wheel-Version: 1.0\nGenerator: test\nRoot-Is-Purelib: false\nTag: py3-none-any\n",
-        f"{INFO}/entry_points.txt": "[console_scripts]\nfloatllm = floatllm:main\n",
-    }
-    record = [f"{name},{record_hash(text.encode())},{len(text)}\n" for name, text in files.items()]
-    path = folder / "floatllm-0.1.0-py3-none-any.whl"
-    with zipfile.ZipFile(path, "w") as archive:
-        for name, text in files.items():
-            archive.writestr(name, text)
-        archive.writestr(f"{INFO}/RECORD", "".join([*record, f"{INFO}/RECORD,,\n"]))
-    return Wheel(path=str(path), key="k", reused=False)
 
 
 @pytest.fixture(scope="module")

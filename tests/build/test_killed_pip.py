@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from test_installation import small_wheel
+from small_wheels import small_wheel
 from tool_environment import make_venv
 
 from floatllm_build.files import remove_folder

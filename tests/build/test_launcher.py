@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 from machines import PC
-from test_select import PRESETS
+from plans import PRESETS
 from tool_environment import skip_or_fail
 
 from floatllm_build.build.run import Means, build

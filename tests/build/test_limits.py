@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import errno
 import json
 import os
@@ -10,11 +9,10 @@ import resource
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
+from groups import GROUPS, enter, group, own_group
 from tool_environment import ROOT, skip_or_fail
 
 from floatllm_build import limits
@@ -22,7 +20,6 @@ from floatllm_build.limits import remember_refusal
 from floatllm_build.sizes import GIB, MIB
 from floatllm_build.system import LiveSystem
 
-_GROUPS = Path("/sys/fs/cgroup")
 # Asks the real probes on the real machine, after what the test has it do first.
 _ALL = """
 import json, os, resource, sys
@@ -72,46 +69,8 @@ def probed(first: str = "") -> tuple[dict[str, Any], dict[str, Any]]:
     return cpu, memory
 
 
-def enter(*folders: Path) -> str:
-    """Code that moves the process that runs it into control groups."""
-    files = [str(folder / "cgroup.procs") for folder in folders]
-    return f"for file in {files!r}:\n    open(file, 'w').write(str(os.getpid()))"
-
-
-@contextlib.contextmanager
-def group(parent: Path, **settings: str) -> Iterator[Path]:
-    """A control group of our own; settings by file name, with __ for the dot."""
-    folder = parent / f"floatllm-test-{os.getpid()}"
-    try:
-        folder.mkdir()
-    except OSError as error:
-        skip_or_fail(f"needs a control group of its own: {error}")
-    try:
-        for name, value in settings.items():
-            setting(folder / name.replace("__", "."), value)
-        yield folder
-    finally:
-        folder.rmdir()
-
-
-def setting(path: Path, value: str) -> None:
-    try:
-        path.write_text(value)
-    except OSError as error:
-        skip_or_fail(f"the control group does not take {path.name} = {value}: {error}")
-
-
-def own_group(controller: str) -> Path:
-    """The folder of our own group in a hierarchy of version 1."""
-    mount = _GROUPS / controller
-    lines = Path("/proc/self/cgroup").read_text(encoding="utf-8").splitlines()
-    groups = [line.split(":", 2)[2] for line in lines if controller in line.split(":", 2)[1].split(",")]
-    inside = mount / groups[0].strip("/")
-    return inside if inside.is_dir() else mount
-
-
 def test_version_1_groups_bind() -> None:
-    if not (_GROUPS / "memory").is_dir() or not (_GROUPS / "cpu").is_dir():
+    if not (GROUPS / "memory").is_dir() or not (GROUPS / "cpu").is_dir():
         pytest.skip("no control groups of version 1 here")
     with (
         group(own_group("memory"), memory__limit_in_bytes=str(2 * GIB)) as memory_group,
@@ -127,7 +86,7 @@ def test_version_1_groups_bind() -> None:
 
 
 def test_version_1_ancestors_bind_as_well() -> None:
-    if not (_GROUPS / "memory").is_dir():
+    if not (GROUPS / "memory").is_dir():
         pytest.skip("no control groups of version 1 here")
     with (
         group(own_group("memory"), memory__limit_in_bytes=str(1 * GIB)) as outer,
@@ -138,11 +97,11 @@ def test_version_1_ancestors_bind_as_well() -> None:
 
 
 def test_version_2_groups_bind() -> None:
-    controllers = _GROUPS / "cgroup.subtree_control"
+    controllers = GROUPS / "cgroup.subtree_control"
     given = set(controllers.read_text(encoding="utf-8").split()) if controllers.is_file() else set()
     if not {"memory", "cpu"} <= given:
         pytest.skip("the unified hierarchy hands out no memory and cpu controllers here")
-    with group(_GROUPS, memory__max=str(2 * GIB), cpu__max="100000 100000") as folder:
+    with group(GROUPS, memory__max=str(2 * GIB), cpu__max="100000 100000") as folder:
         cpu, memory = probed(enter(folder))
     assert (memory["capacity"], memory["binding"]) == (2 * GIB, f"{folder}/memory.max")
     assert cpu["usable"] == 1

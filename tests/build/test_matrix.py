@@ -17,19 +17,17 @@ from typing import Any
 import pytest
 import workflow
 from machines import GOOD_VULKAN, pc
+from plans import PRESETS
 from tool_environment import ROOT, Environment, skip_or_fail
+from workflow import BY_ID, PLATFORMS, ROWS, bash
 
 from floatllm_build.errors import MissingError, UsageFaultError
 from floatllm_build.matrix import BASE, WheelRow, choose, excluded, make_matrix, plugins
-from floatllm_build.presets import Preset, load_platforms, load_presets
+from floatllm_build.presets import Preset, load_platforms
 from floatllm_build.select import make_plan
 from floatllm_build.tables.packages import MANAGERS, Need
 from floatllm_build.values import Request
 
-PRESETS = load_presets(ROOT)
-PLATFORMS = load_platforms(ROOT)
-ROWS = make_matrix(PRESETS, PLATFORMS)
-BY_ID = {row.id: row for row in ROWS}
 ENGINES = [row for row in ROWS if row.id == row.base]
 LINUX = [row for row in ROWS if "linux" in row.platform]
 each_row = pytest.mark.parametrize("row", ROWS, ids=lambda row: row.id)
@@ -350,19 +348,6 @@ def test_every_call_of_the_tool_is_one_that_it_understands() -> None:
         assert helped.returncode == 0, helped.stderr
         for option in (word for word in call if word.startswith("--")):
             assert option in helped.stdout
-
-
-def bash(script: str, folder: Path, env: Environment, **variables: str) -> subprocess.CompletedProcess[str]:
-    """As GitHub runs a step, with the installed tool on PATH."""
-    path = os.pathsep.join((str(env.python.parent), env.env["PATH"]))
-    return subprocess.run(
-        ["bash", "--noprofile", "--norc", "-eo", "pipefail", "-c", script],
-        cwd=folder,
-        env={**env.env, "PATH": path, **variables},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
 
 
 @pytest.mark.parametrize("event", ["push", "pull_request"])

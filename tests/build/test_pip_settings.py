@@ -8,8 +8,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from test_current_folder import uv_or_skip
-from test_installation import small_wheel
+from small_wheels import small_wheel, uv_or_skip
 from tool_environment import make_venv
 
 from floatllm_build.errors import MissingError

@@ -17,6 +17,8 @@ import machines
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from machines import FULL
+from plans import PLAN
 from rich.console import Console
 
 from floatllm_build import render
@@ -26,73 +28,20 @@ from floatllm_build.render.paint import paint
 from floatllm_build.render.screens import detect_screen, plan_screen
 from floatllm_build.render.text import plain_text
 from floatllm_build.render.words import encodable, fold
-from floatllm_build.sizes import GIB, MIB
+from floatllm_build.sizes import GIB
 from floatllm_build.values import (
     CpuBound,
     CudaDevice,
-    Download,
     Host,
     Lack,
-    Linker,
     MemoryBound,
-    Note,
     Plan,
-    Program,
     Reason,
-    Rejection,
-    Source,
 )
 
 ROOT = Path(__file__).resolve().parents[2]
-PLAN = Plan(
-    preset="cuda",
-    backend="cuda",
-    device="CUDA0",
-    portable=False,
-    plugin="",
-    low_mem=False,
-    jobs=8,
-    jobs_limit=8,
-    memory_rung=12 * GIB,
-    memory_per_job=800 * MIB,
-    memory_peak=6 * GIB,
-    architectures=("86", "89"),
-    downloads=(Download(what="ggml", size=3 * MIB), Download(what="cmake", size=28 * MIB)),
-    toolkit=None,
-    proof="device",
-    environment=(),
-    defines=(),
-    cmake=(
-        *("cmake", "--preset", "cuda", "-S", "{build}/src/native", "-B", "{build}/out"),
-        *("-DGGML_DIR={ggml}", "-DCMAKE_CUDA_ARCHITECTURES=86-real;89-real", "-DCMAKE_CXX_FLAGS=-Os -g0"),
-    ),
-    cc="cc",
-    cxx="c++",
-    cpu="",
-    reasons=(
-        Reason(rule="best-backend", text="the RTX 3060 can be used"),
-        Reason(rule="jobs", text="8 usable CPUs, 12.0 GiB to plan with"),
-    ),
-    rejections=(
-        Rejection(backend="metal", reason="this is no Mac", fix="use a Mac"),
-        Rejection(backend="vulkan", reason="the headers are old", fix="sudo apt install libvulkan-dev"),
-    ),
-)
 CPU_PLAN = replace(PLAN, preset="cpu", backend="cpu", device="CPU", architectures=())
 LACKS = (Lack(what="a C++ compiler", why="the engine is compiled here", fix="sudo apt install g++"),)
-FULL = machines.pc(
-    target=replace(machines.VENV, prefix="{home}/project/.venv", installed="/x/floatllm-0.1.0.dist-info"),
-    cuda=machines.NVIDIA,
-    vulkan=replace(machines.GOOD_VULKAN, devices=(machines.RADEON, machines.LLVMPIPE)),
-    hip=machines.ROCM,
-    toolchain=replace(
-        machines.PC.toolchain,
-        linkers=(Linker(kind="ld", path="/usr/bin/ld", version="2.40"),),
-        launcher=Program(path="/usr/bin/ccache", version="4.8"),
-    ),
-    sources=(Source(fact="cpu.features", source="/proc/cpuinfo"),),
-    notes=(Note(source="nvidia-smi", said="exit 9: no answer"),),
-)
 H200 = CudaDevice(name="NVIDIA H200", capability="90", memory=141 * GIB, integrated=False, mig=False)
 
 
@@ -354,8 +303,10 @@ def test_a_stream_gets_only_what_its_encoding_has() -> None:
 _SHOW = """
 import sys
 sys.path[:0] = [{root!r}, {here!r}]
-import test_render as t
-t.render.show_detect(t.FULL, t.PLAN, "", (), why=False)
+from floatllm_build import render
+from machines import FULL
+from plans import PLAN
+render.show_detect(FULL, PLAN, "", (), why=False)
 """
 
 

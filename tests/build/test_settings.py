@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 from machines import PC
-from test_docs import make_docs
+from pages import make_docs
 
 from floatllm_build.cli import app
 from floatllm_build.errors import UsageFaultError

@@ -13,8 +13,8 @@ from typing import Any
 
 import pytest
 from machines import PC
-from test_installation import small_wheel
-from test_select import PRESETS
+from plans import PRESETS
+from small_wheels import small_wheel
 from tool_environment import skip_or_fail
 
 from floatllm_build import flow, paths, trust

@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 import typer
-from test_render import PLAN
+from plans import PLAN
 from tool_environment import ROOT, Environment, make_venv
 from typer.testing import CliRunner
 

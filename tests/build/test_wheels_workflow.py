@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 import workflow
-from test_matrix import BY_ID, bash
 from tool_environment import ROOT, Environment, make_venv, portable_variables
+from workflow import BY_ID, bash
 
 from floatllm_build.wheel_file import read_record
 

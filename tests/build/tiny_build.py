@@ -184,6 +184,16 @@ def make_order(told: Told) -> Order:
     )
 
 
+def known(units: list[Unit]) -> dict[str, float]:
+    return {unit.name: unit.mib + 1 for unit in units}
+
+
+def build(told: Told) -> tuple[Outcome, list[Event]]:
+    outcome, events = Outcome(), list[Event]()
+    compile_all(make_order(told), events.append, outcome)
+    return outcome, events
+
+
 def main() -> None:
     """Builds as told by the first argument and prints what came of it, as JSON."""
     told = Told(**json.loads(sys.argv[1]))

@@ -1,18 +1,26 @@
-"""What .github/workflows/wheels.yml says, with the words of a row of the matrix filled in."""
+"""What .github/workflows/wheels.yml says, with the words of a row of the matrix filled in; and those rows."""
 
 from __future__ import annotations
 
+import os
 import re
+import subprocess
 import textwrap
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
-from tool_environment import ROOT, skip_or_fail
+from plans import PRESETS
+from tool_environment import ROOT, Environment, skip_or_fail
 
-from floatllm_build.matrix import WheelRow
+from floatllm_build.matrix import WheelRow, make_matrix
+from floatllm_build.presets import load_platforms
 
 FOLDER = ROOT / ".github" / "workflows"
+PLATFORMS = load_platforms(ROOT)
+ROWS = make_matrix(PRESETS, PLATFORMS)
+BY_ID = {row.id: row for row in ROWS}
 _WORD = re.compile(r"\$\{\{ *matrix\.(\w+) *\}\}")
 
 
@@ -78,6 +86,19 @@ def inner_script(step: Step) -> str:
     """What a container's shell is given by `sh -ec '...'`."""
     (script,) = re.findall(r"sh -ec '\n(.*?)\n *'\n", step.run, re.DOTALL)
     return textwrap.dedent(script)
+
+
+def bash(script: str, folder: Path, env: Environment, **variables: str) -> subprocess.CompletedProcess[str]:
+    """As GitHub runs a step, with the installed tool on PATH."""
+    path = os.pathsep.join((str(env.python.parent), env.env["PATH"]))
+    return subprocess.run(
+        ["bash", "--noprofile", "--norc", "-eo", "pipefail", "-c", script],
+        cwd=folder,
+        env={**env.env, "PATH": path, **variables},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
 
 
 def _filled(text: str, row: WheelRow) -> str:
