@@ -142,9 +142,9 @@ def test_an_emulated_machine_is_refused_but_for_portable_wheels() -> None:
 @pytest.mark.parametrize(
     ("request_", "message"),
     [
-        ({"preset": "cpu", "backend": "cuda"}, "Give one of them"),
-        ({"backend": "vulkan", "architectures": ("86",)}, "Give one of them"),
-        ({"architectures": ("86", "gfx1100")}, "Give one of them"),
+        ({"preset": "cpu", "backend": "cuda"}, "Give only one of them"),
+        ({"backend": "vulkan", "architectures": ("86",)}, "Give only one of them"),
+        ({"architectures": ("86", "gfx1100")}, "Give only one of them"),
         ({"architectures": ("sm_86",)}, "Write 86"),
         ({"architectures": ("",)}, "Write 86"),
         ({"architectures": ("86;-DX=1",)}, "Write 86"),
