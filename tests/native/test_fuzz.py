@@ -1,4 +1,4 @@
-"""The fuzzer of what judges a model file: built with clang, its corpus clean, and a minute of new inputs."""
+"""The fuzzer of what judges a model file: built with clang, its corpus clean, and seconds of new inputs."""
 
 from __future__ import annotations
 
@@ -85,9 +85,10 @@ def test_the_corpus_reaches_the_plan_and_is_clean(fuzzer: Path, tmp_path: Path) 
     assert reached > 10 * int(re.findall(r"cov: (\d+)", alone.stderr)[-1])
 
 
-def test_a_minute_of_new_inputs_is_clean(fuzzer: Path, tmp_path: Path) -> None:
+def test_new_inputs_are_clean(fuzzer: Path, tmp_path: Path) -> None:
+    """For 20 seconds; native/fuzz/CMakeLists.txt has the command that goes on until it is stopped."""
     words = _NATIVE / "fuzz" / "gguf.dict"
     said = _fuzz(
-        fuzzer, tmp_path, "-max_total_time=60", "-max_len=65536", f"-dict={words}", "-print_final_stats=1"
+        fuzzer, tmp_path, "-max_total_time=20", "-max_len=65536", f"-dict={words}", "-print_final_stats=1"
     )
     assert int(re.findall(r"number_of_executed_units: *(\d+)", said)[-1]) > 1000
