@@ -44,6 +44,7 @@ from floatllm_build.errors import FAULT, FloatllmBuildError, MissingError, Usage
 from floatllm_build.files import ordinary, write_whole
 from floatllm_build.interrupts import INTERRUPTED, mind_interrupts, say_interrupted
 from floatllm_build.paths import cache_dir
+from floatllm_build.render.progress import listening
 from floatllm_build.settings import check_variables, make_request, trace_file
 from floatllm_build.streams import READER_LEFT, Streams, reader_left, write_paths
 from floatllm_build.symbols import Door, Symbols
@@ -130,10 +131,10 @@ def detect(
             }
         )
     else:
-        from floatllm_build import render  # noqa: PLC0415  rich takes its time, and JSON needs none of it
+        from floatllm_build.render import show  # noqa: PLC0415  rich takes its time
 
         command = shlex.join(_install_command(request, memory, python))
-        render.show_detect(host, found.plan, found.problem, found.lacks, why=why, command=command)
+        show.detect(host, found.plan, found.problem, found.lacks, why=why, command=command)
     if found.problem and (request.backend or request.preset or request.architectures):
         # Whoever asked for something gets the status that `install` would end with.
         raise typer.Exit(MissingError.exit_code)
@@ -189,9 +190,9 @@ def plan(
     if as_json:
         _print_json({**to_json(made), "missing": [vars(lack) for lack in lacks]})
         return
-    from floatllm_build import render  # noqa: PLC0415
+    from floatllm_build.render import show  # noqa: PLC0415  rich takes its time
 
-    render.show_plan(made, lacks)
+    show.plan(made, lacks)
 
 
 @app.command(rich_help_panel=BUILD, epilog=EXIT_CODES)
@@ -209,14 +210,14 @@ def install(
     verbose: VerboseOption = False,
 ) -> None:
     """Builds the engine, proves it and installs it into the active (or named) environment."""
-    from floatllm_build import render  # noqa: PLC0415
-
     door = _door(_INSTALL_SECONDS)
     request = _requested(door, backend, preset, memory, jobs, architectures, low_mem=low_mem)
-    with render.listening(verbose=verbose) as tell:
+    with listening(verbose=verbose) as tell:
         wish = flow.Wish(request=request, ggml_dir=ggml_dir, python=python, trace=trace_file(trace))
         result = flow.install_engine(door, wish, tell)
-    render.show_installed(result)
+    from floatllm_build.render import show  # noqa: PLC0415
+
+    show.installed(result)
 
 
 for _command in (upkeep.report, upkeep.uninstall, upkeep.clean):
@@ -240,8 +241,6 @@ def wheel(
     verbose: VerboseOption = False,
 ) -> None:
     """Builds and proves the engine's wheel, with a plugin's where one is needed, into a folder."""
-    from floatllm_build import render  # noqa: PLC0415
-
     if variants:
         flow.check_variants()
     out.absolute()  # in a folder that is gone it raises, now and not once the wheel is built
@@ -257,7 +256,7 @@ def wheel(
     request = _requested(
         door, backend, preset, memory, jobs, architectures, low_mem=low_mem, portable=portable
     )
-    with render.listening(verbose=verbose) as tell:
+    with listening(verbose=verbose) as tell:
         wish = flow.Wish(request=request, ggml_dir=ggml_dir, trace=trace_file(trace))
         made = flow.make_wheels(door, wish, out, tell)
         beside = flow.make_variants(Path(made[0].path), tell) if variants else ()
@@ -273,14 +272,14 @@ def verify(
     as_json: JsonOption = False,
 ) -> None:
     """Proves again what is installed, on each GPU that it sees."""
-    from floatllm_build import render  # noqa: PLC0415
-
-    with render.listening(verbose=verbose) as tell:
+    with listening(verbose=verbose) as tell:
         found = flow.verify_installed(LiveSystem(), python, device, tell)
     if as_json:
         _print_json(to_json(found))
         return
-    render.show_verified(found, verbose=verbose)
+    from floatllm_build.render import show  # noqa: PLC0415
+
+    show.verified(found, verbose=verbose)
 
 
 @app.command(rich_help_panel=PACK, epilog=EXIT_CODES)
@@ -291,9 +290,9 @@ def presets(*, as_json: JsonOption = False) -> None:
         rows = [preset.row() for preset in table.values()]
         _print_json({"schema_version": SCHEMA_VERSION, "presets": rows})
         return
-    from floatllm_build import render  # noqa: PLC0415
+    from floatllm_build.render import show  # noqa: PLC0415  rich takes its time
 
-    render.show_presets(table)
+    show.presets(table)
 
 
 @app.command(rich_help_panel=PACK, epilog=EXIT_CODES)
@@ -303,9 +302,9 @@ def matrix(*, only: OnlyOption = None, as_json: JsonOption = False) -> None:
     if as_json:
         _print_json({"schema_version": SCHEMA_VERSION, "include": [row.row() for row in rows]})
         return
-    from floatllm_build import render  # noqa: PLC0415
+    from floatllm_build.render import show  # noqa: PLC0415  rich takes its time
 
-    render.show_matrix(rows)
+    show.matrix(rows)
 
 
 app.command(rich_help_panel=PACK, epilog=EXIT_CODES)(upkeep.fetch)
@@ -368,7 +367,7 @@ def _run() -> int:
 def _told(error: Exception, status: int, message: str, *, log: str = "", traced: bool = False) -> int:
     """Shows an error, and keeps it for `report`; returns the status."""
     # Nobody waits for these where nothing fails.
-    from floatllm_build import render  # noqa: PLC0415
+    from floatllm_build.render import show  # noqa: PLC0415  rich takes its time
     from floatllm_build.troubles import REPORT, REPORTED, keep_trouble, trouble_of  # noqa: PLC0415
 
     kept = None
@@ -380,5 +379,5 @@ def _told(error: Exception, status: int, message: str, *, log: str = "", traced:
         where = f"Where it happened stands in {kept}" if kept else "\n".join(trouble.trace)
         message = f"This is a fault of the tool, not yours: {trouble.kind}: {trouble.message}\n{where}"
     told = status in REPORTED
-    render.show_error(f"{message}\n{REPORT}" if told else message)
+    show.error(f"{message}\n{REPORT}" if told else message)
     return status

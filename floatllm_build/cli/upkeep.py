@@ -9,6 +9,7 @@ from typing import Any
 from floatllm_build import flow
 from floatllm_build.cli.options import DryRunOption, PythonOption, ReportOption
 from floatllm_build.errors import UsageFaultError
+from floatllm_build.render.progress import listening
 from floatllm_build.settings import request_of, settings_for_pip
 from floatllm_build.streams import write_paths
 from floatllm_build.symbols import Door, Symbols
@@ -20,9 +21,7 @@ _SECONDS = 30.0
 
 def fetch() -> None:
     """Fetches the pinned ggml now, for building offline later."""
-    from floatllm_build import render  # noqa: PLC0415  rich takes its time
-
-    with render.listening() as tell:
+    with listening() as tell:
         source = flow.fetch_ggml(LiveSystem(), tell)
     write_paths([source.folder])
 
@@ -32,20 +31,20 @@ def clean(*, dry_run: DryRunOption = False) -> None:
 
     Engines that are installed keep working: nothing of theirs lies there.
     """
-    from floatllm_build import render  # noqa: PLC0415
-
-    with render.listening() as tell:
+    with listening() as tell:
         done = flow.clean(tell, only_look=dry_run)
-    render.show_cleaned(done, only_looked=dry_run)
+    from floatllm_build.render import show  # noqa: PLC0415
+
+    show.cleaned(done, only_looked=dry_run)
 
 
 def uninstall(*, python: PythonOption = None) -> None:
     """Removes the engine and its plugins from the active (or named) environment; says what stays."""
-    from floatllm_build import render  # noqa: PLC0415
-
-    with render.listening() as tell:
+    with listening() as tell:
         done = flow.remove_engine(LiveSystem(), python, tell)
-    render.show_removed(done)
+    from floatllm_build.render import show  # noqa: PLC0415
+
+    show.removed(done)
 
 
 def report(*, out: ReportOption = None, python: PythonOption = None) -> None:
@@ -53,7 +52,6 @@ def report(*, out: ReportOption = None, python: PythonOption = None) -> None:
 
     Names, home folders, addresses, passwords and tokens are taken out. Read it before you send it.
     """
-    from floatllm_build import render  # noqa: PLC0415
     from floatllm_build.flow.report import make_report  # noqa: PLC0415  no other command needs it
     from floatllm_build.scrub import Scrubber  # noqa: PLC0415
 
@@ -73,11 +71,13 @@ def report(*, out: ReportOption = None, python: PythonOption = None) -> None:
         }
         return recorder.text(), told, flow.engine_of(LiveSystem(), host, plan)
 
-    with render.listening() as tell:
+    with listening() as tell:
         made = make_report(
             LiveSystem(), Scrubber.of_this_user(os.environ, symbols), machine, asked, out, tell
         )
-    render.show_reported(made)
+    from floatllm_build.render import show  # noqa: PLC0415
+
+    show.reported(made)
 
 
 def _request(recorder: Recorder) -> tuple[Request, str]:

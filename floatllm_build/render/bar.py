@@ -1,21 +1,22 @@
-"""A live bar below the plain lines, for a terminal."""
+"""Lines with a live bar below them, for a terminal."""
 
 from __future__ import annotations
 
 from rich.console import Console
+from rich.markup import escape
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Column
 
 from floatllm_build.events import Event, StepDone, StepStarted, UnitProgress
-from floatllm_build.plain import printable, what_it_takes
-from floatllm_build.render.progress import PlainLines
+from floatllm_build.plain import Lines, printable, what_it_takes
 
 
-class LiveBar(PlainLines):
-    """As plain lines, with a bar below them while units are built."""
+class LiveBar(Lines):
+    """Lines with the names of steps in bold, and a bar below them while units are built."""
 
     def __init__(self, console: Console) -> None:
-        super().__init__(console)
+        super().__init__(self._print)
+        self.console = console
         self.bar = Progress(
             TextColumn("[bold]{task.description:<8}[/]"),
             BarColumn(bar_width=24),
@@ -30,6 +31,9 @@ class LiveBar(PlainLines):
         )
         self.task = self.bar.add_task("", total=None, count="", current="", visible=False)
         self.bar.start()
+
+    def _print(self, step: str, text: str) -> None:
+        self.console.print(f"[bold]{step:<8}[/] {escape(text)}" if step else escape(text))
 
     def __call__(self, event: Event) -> None:
         if isinstance(event, StepStarted):

@@ -17,7 +17,7 @@ def _put(label: str, text: str) -> None:
     lines_console(stderr=False).print(f"[bold]{label:<8}[/] {escape(printable(text))}")
 
 
-def show_cleaned(done: Cleaned, *, only_looked: bool) -> None:
+def cleaned(done: Cleaned, *, only_looked: bool) -> None:
     """Each folder with its bytes, and their sum."""
     if not done.size:
         _put("nothing", f"of this tool is in {done.cache}: there was nothing to delete")
@@ -29,7 +29,7 @@ def show_cleaned(done: Cleaned, *, only_looked: bool) -> None:
     _put("in all", f"{show_size(done.size)} {verb} in {done.cache}; engines that are installed keep working")
 
 
-def show_removed(done: Removed) -> None:
+def removed(done: Removed) -> None:
     where = f"{done.target.prefix} (by {done.target.chosen_by})"
     if not done.packages:
         _put("nothing", f"of floatllm is in {where}: there was nothing to remove")
@@ -52,7 +52,7 @@ def show_removed(done: Removed) -> None:
     _put("stays", f"this tool{', to be removed last' if done.cache_size else ''}: {done.tool}")
 
 
-def show_reported(done: Reported) -> None:
+def reported(done: Reported) -> None:
     """The path alone on stdout; on stderr what is in the file and what to do with it."""
     console = lines_console(stderr=True)
     wide = max(len(part.name) for part in done.parts)

@@ -21,10 +21,11 @@ from machines import FULL
 from plans import PLAN
 from rich.console import Console
 
-from floatllm_build import render
 from floatllm_build.events import Hint, Proving, Said, StepDone, UnitProgress
 from floatllm_build.plain import printable
+from floatllm_build.render import show
 from floatllm_build.render.paint import paint
+from floatllm_build.render.progress import listening
 from floatllm_build.render.screens import detect_screen, plan_screen
 from floatllm_build.render.text import plain_text
 from floatllm_build.render.words import encodable, fold
@@ -303,10 +304,10 @@ def test_a_stream_gets_only_what_its_encoding_has() -> None:
 _SHOW = """
 import sys
 sys.path[:0] = [{root!r}, {here!r}]
-from floatllm_build import render
+from floatllm_build.render import show
 from machines import FULL
 from plans import PLAN
-render.show_detect(FULL, PLAN, "", (), why=False)
+show.detect(FULL, PLAN, "", (), why=False)
 """
 
 
@@ -353,7 +354,7 @@ def test_a_terminal_that_takes_no_colours_gets_plain_text(variables: dict[str, s
 
 
 def test_a_pipe_gets_plain_text(capsys: pytest.CaptureFixture[str]) -> None:
-    render.show_detect(FULL, PLAN, "", (), why=True)
+    show.detect(FULL, PLAN, "", (), why=True)
     assert capsys.readouterr().out == plain(FULL, why=True)
 
 
@@ -418,14 +419,14 @@ def test_printable_keeps_letters_of_all_scripts() -> None:
 
 
 def test_a_proof_is_told_line_by_line_where_that_was_asked_for(capsys: pytest.CaptureFixture[str]) -> None:
-    with render.listening(verbose=True) as tell:
+    with listening(verbose=True) as tell:
         tell(Proving("mapped \x1b[2J"))
     assert capsys.readouterr().err == "mapped \\x1b[2J\n"
 
 
 def test_errors_and_events_are_cleaned_too(capsys: pytest.CaptureFixture[str]) -> None:
-    render.show_error("First [b]line.\nSecond \x1b[31mline of {home}.")
-    with render.listening() as tell:
+    show.error("First [b]line.\nSecond \x1b[31mline of {home}.")
+    with listening() as tell:
         tell(Said("said \x1b[2J"))
         tell(Proving("one of a hundred"))
         tell(StepDone("probe", "found [red]\x1b[31m"))
