@@ -8,9 +8,6 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from packaging.requirements import Requirement
-from packaging.utils import canonicalize_name
-
 from floatllm_build.errors import InstallFailedError
 from floatllm_build.pip import packages_command, run_call
 from floatllm_build.sites import sites
@@ -39,6 +36,10 @@ def libraries_beside(toolkit: PlannedToolkit) -> dict[str, Path]:
 
 
 def _serves(site: Path, toolkit: PlannedToolkit) -> bool:
+    # Here, because an engine without CUDA never asks, and has the memory for its compilers.
+    from packaging.requirements import Requirement  # noqa: PLC0415
+    from packaging.utils import canonicalize_name  # noqa: PLC0415
+
     folder = site / "nvidia" / Path(toolkit.nvcc).parents[1].name / "lib"
     found = {
         str(canonicalize_name(name)): version

@@ -2,13 +2,9 @@
 
 from __future__ import annotations
 
-import email.parser
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
-
-from packaging.requirements import InvalidRequirement, Requirement
-from packaging.utils import canonicalize_name
 
 from floatllm_build.wheel_file import parse_record
 
@@ -40,6 +36,11 @@ def distributions(sites: Iterable[Path]) -> tuple[Distribution, ...]:
 
 
 def _read(info: Path) -> Distribution:
+    # Here, because an install never asks, and has the memory for its compilers.
+    import email.parser  # noqa: PLC0415
+
+    from packaging.utils import canonicalize_name  # noqa: PLC0415
+
     name, _, version = info.name.removesuffix(".dist-info").partition("-")
     try:
         text = (info / "METADATA").read_text(encoding="utf-8", errors="replace")
@@ -55,6 +56,9 @@ def _read(info: Path) -> Distribution:
 
 
 def _needed(line: str) -> str:
+    from packaging.requirements import InvalidRequirement, Requirement  # noqa: PLC0415
+    from packaging.utils import canonicalize_name  # noqa: PLC0415
+
     try:
         wanted = Requirement(line)
         applies = wanted.marker is None or wanted.marker.evaluate({"extra": ""})

@@ -6,7 +6,6 @@ import os
 import shutil
 import sys
 from dataclasses import dataclass, replace
-from importlib.metadata import PackageNotFoundError, distribution
 from pathlib import Path
 from typing import Literal
 
@@ -151,6 +150,8 @@ def _usable(name: str, program: Program | None) -> Program | None:
 
 def _from_own_wheel(system: System, name: str, found: Program | None, cache: Path) -> Program | None:
     """The program of our own environment's wheel; None where there is none, or where `found` is another."""
+    from importlib.metadata import PackageNotFoundError, distribution  # noqa: PLC0415  slow, large, seldom
+
     try:
         files = distribution(name).files or []
     except PackageNotFoundError:

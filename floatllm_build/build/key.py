@@ -7,9 +7,10 @@ import json
 import os
 import shlex
 from collections.abc import Mapping
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
+
+import scikit_build_core
 
 from floatllm_build import __version__
 from floatllm_build.build_folder import NOT_INHERITED
@@ -116,6 +117,6 @@ def wheel_inputs(
         "sources": dict(sources),
         "ggml_tree": ggml_tree,
         "platform": platform,
-        "packer": version("scikit-build-core"),
+        "packer": scikit_build_core.__version__,
         "tool": [__version__, tool_digest()],
     }
