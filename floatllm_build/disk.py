@@ -149,11 +149,12 @@ def check_runs_programs(cache: Path) -> None:
 
 
 def check_loads_libraries(site: Path) -> None:
-    """Raises MissingError where the engine could not be loaded from the environment that it goes into."""
+    """Raises MissingError if the engine cannot be loaded from the environment that it goes into, or is in."""
     try:
         refusal = forbids_programs(site)
-    except OSError:
-        return  # that it cannot be written to is said in other words
+    except OSError:  # this user may not write there
+        libraries = site.glob("floatllm/*.so*")
+        refusal = next(filter(None, (_refused_mapping(str(path)) for path in libraries)), "")
     if refusal:
         raise MissingError(
             f"The engine could not be loaded from {site}: {refusal}. Its file system is mounted without "

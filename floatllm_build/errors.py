@@ -64,10 +64,21 @@ def refused(error: OSError) -> MissingError:
         )
     why = error.strerror or str(error)
     if not error.filename:
-        return MissingError(f"The output cannot be written: {why}. Free space, or send it somewhere else.")
+        return MissingError(
+            f"The system refused: {why}. Check the free space, the limits of this shell (`ulimit -a`) and "
+            "where the output goes."
+        )
     return MissingError(
         f"{error.filename} cannot be used: {why}. Check the free space and the permissions there; "
         "FLOATLLM_CACHE_DIR names another folder to work in."
+    )
+
+
+def unwritten(error: OSError) -> MissingError:
+    """What stdout did not take."""
+    return MissingError(
+        f"The output cannot be written: {error.strerror or error}. Make room on that disk, or send it "
+        "somewhere else."
     )
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import signal
 import sys
+from contextlib import suppress
 
 from floatllm_build.answer import stop_asking
 
@@ -15,7 +16,9 @@ _INTERRUPTS = [getattr(signal, name) for name in _NAMES if hasattr(signal, name)
 
 
 def say_interrupted() -> None:
-    sys.stderr.write("floatllm-build: interrupted. Run it again to go on where it stopped.\n")
+    # There may be no stderr: what cannot be told stops nothing.
+    with suppress(AttributeError, OSError, ValueError):
+        sys.stderr.write("floatllm-build: interrupted. Run it again to go on where it stopped.\n")
 
 
 def mind_interrupts() -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from urllib.parse import urlsplit
 
 from floatllm_build.pip_settings import Setting, asks_no_index
@@ -70,9 +70,11 @@ def _place(url: str) -> str:
     return f"{parts.hostname}:{port}" if parts.hostname and port else ""
 
 
-def proxy_variables(environment: Mapping[str, str]) -> tuple[str, ...]:
-    """The names of those that send connections to a proxy; their values may hold a password."""
-    return tuple(name for name, value in environment.items() if name.lower() in _PROXIES and value)
+def proxy_variables(environment: Mapping[str, str], asked: Collection[str]) -> tuple[str, ...]:
+    """The names of those that name a proxy that was asked; their values may hold a password."""
+    return tuple(
+        name for name, value in environment.items() if name.lower() in _PROXIES and _place(value) in asked
+    )
 
 
 def refusal(system: System, asked: tuple[str, ...]) -> str:

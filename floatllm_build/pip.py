@@ -76,7 +76,9 @@ class Fetched:
     @property
     def _by_whose_settings(self) -> str:
         proxies = ", ".join(self.proxies)
-        return (f"A proxy is set in {proxies}. " if proxies else "") + advice(self.settings)
+        return (f"{proxies} names a proxy: check that it is right. " if proxies else "") + advice(
+            self.settings
+        )
 
 
 def own_pip(system: System, cache: Path) -> tuple[str, ...]:
@@ -193,14 +195,16 @@ def run_call(system: System, call: Call, on_text: Callable[[str], None] | None =
         status = run_child(argv, cwd=None, env=call.env, on_text=take)
         return Completed(rc=status, out="".join(said), err="")
 
-    done, offline = run(*(_NO_RETRIES if call.pip else ())), ""
+    done, offline, asked = run(*(_NO_RETRIES if call.pip else ())), "", None
     if done.rc != 0 and call.pip and not disk_is_full(done):
         asked = servers(system, call.pip, call.settings)
         offline = refusal(system, asked) if asked else ""
         if asked != () and not offline:
             done = run()
-    proxies = proxy_variables(call.env)
-    return Fetched(done=done, offline=offline if done.rc else "", settings=call.settings, proxies=proxies)
+    if not offline or not done.rc:
+        return Fetched(done=done, settings=call.settings)
+    proxies = proxy_variables(call.env, asked or ())
+    return Fetched(done=done, offline=offline, settings=call.settings, proxies=proxies)
 
 
 def install_command(system: System, target: Target, wheel: Path, cache: Path) -> Call:

@@ -132,7 +132,8 @@ def _pip_files(environment: Mapping[str, str], prefix: str) -> list[Path]:
     own = Path(platformdirs.user_config_dir("pip", appauthor=False, roaming=True))
     if mac:
         everybodys = [Path("/Library/Application Support/pip")]
-        own = own if os.path.isdir(own) else home / ".config" / "pip"  # noqa: PTH112  see below
+        # Path.is_dir() raises for a home that this user may not look into.
+        own = own if os.path.isdir(own) else home / ".config" / "pip"  # noqa: PTH112
     elif windows:
         everybodys = [Path(platformdirs.site_config_dir("pip", appauthor=False))]
     else:
@@ -166,7 +167,7 @@ def advice(settings: Iterable[Setting]) -> str:
         )
     if given:
         sources = ", ".join(setting.source for setting in given.values())
-        words += f"Pip used these settings of yours: {sources}. "
+        words += f"Pip used your settings: {sources}. "
     return words
 
 

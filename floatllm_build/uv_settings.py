@@ -90,7 +90,8 @@ def uv_files(environment: Mapping[str, str], *, lenient: bool = False) -> list[d
     found: list[dict[str, Any]] = []
     for path in [Path(chosen)] if chosen else _own_files(environment):
         try:
-            found += [_read(path)] if path.is_file() else []
+            # Path.is_file() raises for a home that this user may not look into.
+            found += [_read(path)] if os.path.isfile(path) else []  # noqa: PTH113
         except (MissingError, OSError):  # noqa: PERF203  each file by itself
             if not lenient:
                 raise

@@ -87,10 +87,10 @@ def prove_installed(python: str, site: Path, device: str, tell: Listener) -> Pro
     try:
         return _prove(python, device, scratch, {}, tell)
     except _Unproven as error:
+        check_loads_libraries(site)
         handle, log = tempfile.mkstemp(prefix="floatllm-verify-", suffix=".log")
         os.write(handle, error.log)
         os.close(handle)
-        check_loads_libraries(site)
         raise NotProvenError(
             f"The installed engine is not proven: {error}\nInstall it again with floatllm-build install. "
             f"Everything the self-test said is in {log}",

@@ -112,8 +112,10 @@ def wheel_inputs(
     folder_inputs: Mapping[str, Any], sources: Mapping[str, str], ggml_tree: str, platform: str
 ) -> dict[str, Any]:
     """Everything that can change the wheel: the folder's inputs, each source file, ggml, packer and tool."""
+    # Where ggml lies leaves no trace in a wheel: another cache makes the same.
+    inputs = {name: value for name, value in folder_inputs.items() if name != "ggml"}
     return {
-        **folder_inputs,
+        **inputs,
         "sources": dict(sources),
         "ggml_tree": ggml_tree,
         "platform": platform,

@@ -40,7 +40,7 @@ from floatllm_build.cli.options import (
     VerboseOption,
     WhyOption,
 )
-from floatllm_build.errors import FAULT, FloatllmBuildError, MissingError, UsageFaultError, refused
+from floatllm_build.errors import FAULT, FloatllmBuildError, MissingError, UsageFaultError, refused, unwritten
 from floatllm_build.files import ordinary, write_whole
 from floatllm_build.interrupts import INTERRUPTED, mind_interrupts, say_interrupted
 from floatllm_build.paths import cache_dir
@@ -337,13 +337,13 @@ def main() -> None:
     streams = Streams()
     mind_interrupts()
     if sys.argv[1:2] == ["help"]:  # as git and pip have it
-        sys.argv[1:] = [*sys.argv[2:], "--help"]
+        sys.argv[1:] = [*sys.argv[2:], "--help"] if sys.argv[2:3] != ["help"] else ["--help"]
     status = _run()
     lost = streams.close()
     if lost and reader_left(lost):
         status = READER_LEFT
     elif lost and not status:
-        status = _told(lost, MissingError.exit_code, str(refused(lost)))
+        status = _told(lost, MissingError.exit_code, str(unwritten(lost)))
     sys.exit(status)
 
 
@@ -367,7 +367,7 @@ def _run() -> int:
 def _told(error: Exception, status: int, message: str, *, log: str = "", traced: bool = False) -> int:
     """Shows an error, and keeps it for `report`; returns the status."""
     # Nobody waits for these where nothing fails.
-    from floatllm_build.render import show  # noqa: PLC0415  rich takes its time
+    from floatllm_build.render import show  # noqa: PLC0415
     from floatllm_build.troubles import REPORT, REPORTED, keep_trouble, trouble_of  # noqa: PLC0415
 
     kept = None

@@ -206,14 +206,18 @@ def verify_installed(system: System, python: str | None, device: str | None, tel
             f"There is no floatllm in {target.prefix} (by {target.chosen_by}). Run floatllm-build install."
         )
     site = Path(target.installed).parent
-    seen = seen_devices(target.executable)
-    if device and seen and device not in seen:
-        raise MissingError(f"The installed engine sees no device {device}. It sees {', '.join(seen)}.")
     own = device or _device_of(site / "floatllm" / "manifest.json")
-    proofs = [prove_installed(target.executable, site, own, tell)]
+    try:
+        proofs = [prove_installed(target.executable, site, own, tell)]
+    except NotProvenError as error:
+        seen = seen_devices(target.executable) if device else {}
+        if seen and device not in seen:
+            there = ", ".join(seen)
+            raise MissingError(f"The installed engine sees no device {device}. It sees {there}.") from error
+        raise
     unproven: list[Unproven] = []
-    for other in () if device else [name for name, kind in seen.items() if "gpu" in kind]:
-        if other != own:
+    for other, kind in ({} if device else seen_devices(target.executable)).items():
+        if other != own and "gpu" in kind:
             try:
                 proofs.append(prove_installed(target.executable, site, other, tell))
             except NotProvenError as error:

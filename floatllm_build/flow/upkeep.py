@@ -55,7 +55,7 @@ def engine_of(system: System, host: Host, plan: Plan | None) -> Engine | None:
     wheel = find_cached(cache, now) if now else None
     # Other inputs may have made the same wheel, as another version of this tool does.
     if holds(host.target, wheel) if wheel else now and now == installed_key(info):
-        return replace(engine, current=True)
+        return replace(engine, current=True, kept=wheel is not None)
     sources = read_sources(data_dir())
     project = sources["native/pyproject.toml"].decode()
     version = re.search(r'^version = "(.*)"$', project, re.MULTILINE)
@@ -80,7 +80,7 @@ def remove_engine(system: System, python: str | None, tell: Listener) -> Removed
     cache = cache_dir()
     target = probe_target(system, python)
     with ExitStack() as stack:
-        if cache.is_dir():
+        if os.path.isdir(cache):  # noqa: PTH112  is_dir() raises for a home that nobody may look into
             stack.enter_context(cache_lock(cache, tell))
         stack.enter_context(target_lock(Path(target.prefix), tell))
         return _remove(system, probe_target(system, python), cache)

@@ -8,7 +8,7 @@ from rich.console import Console
 
 from floatllm_build.render.layout import Screen
 from floatllm_build.render.text import plain_text
-from floatllm_build.render.words import encodable
+from floatllm_build.render.words import write_encodable
 
 
 def lines_console(*, stderr: bool) -> Console:
@@ -28,5 +28,4 @@ def put(screen: Screen) -> None:
 
         paint(console, screen)
         return
-    text = plain_text(screen, console.width if sys.stdout.isatty() else None)
-    sys.stdout.write(encodable(text, sys.stdout.encoding or "utf-8"))
+    write_encodable(sys.stdout, plain_text(screen, console.width if sys.stdout.isatty() else None))

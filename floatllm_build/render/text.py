@@ -1,4 +1,4 @@
-"""A screen as plain lines, for files, pipes and NO_COLOR; nothing here needs rich, which takes long to load.
+"""A screen as plain lines, for files, pipes and NO_COLOR.
 
 Everything becomes printable here, in one place, so that no text of a driver or a record reaches a terminal
 as a command to it.

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 from collections import Counter
 from collections.abc import Iterable
+from typing import TextIO
 
 from floatllm_build.sizes import show_size
 
@@ -34,6 +36,15 @@ def size(number: int) -> str:
 def count(number: int, one: str) -> str:
     """`1 job`, `8 jobs`."""
     return f"{number} {one}" if number == 1 else f"{number} {one}s"
+
+
+def may_be_a_terminal(stream: TextIO) -> bool:
+    """Whether rich has to be asked: it obeys FORCE_COLOR too, and knows terminals that can do nothing."""
+    return stream.isatty() or bool(os.environ.get("FORCE_COLOR"))
+
+
+def write_encodable(stream: TextIO, text: str) -> None:
+    stream.write(encodable(text, stream.encoding or "utf-8"))
 
 
 def encodable(text: str, encoding: str) -> str:

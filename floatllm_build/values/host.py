@@ -263,6 +263,8 @@ class Engine:
     """Whether `install` would leave it as it is; null where nobody can say."""
     changes: tuple[str, ...]
     """What `install` would change, in words."""
+    kept: bool = False
+    """Whether the cache still holds the wheel it came from; if not, `install` has to compile it again."""
 
 
 @dataclass(frozen=True, kw_only=True)

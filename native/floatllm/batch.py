@@ -53,7 +53,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--sequences", metavar="N", type=int, help=f"rows computed at the same time (default {SEQUENCES})"
     )
     parser.add_argument(
-        "-n", "--tokens", metavar="N", type=int, help=f"most tokens per row (default {TOKENS})"
+        "-n", "--tokens", metavar="N", type=int, help=f"maximum number of tokens per row (default {TOKENS})"
     )
 
 

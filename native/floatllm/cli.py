@@ -30,11 +30,11 @@ if TYPE_CHECKING:
 _SIZE_HELP = "512M or 2GiB (M and MiB are both 2**20 bytes)"
 _KV_HELP = "type of the KV cache: q8_0 takes half the memory of f16 (the default) and rounds a little more"
 _DEVICE_HELP = (
-    "name from `floatllm devices`, such as CPU or CUDA0; CUDA0,CUDA1 divides the layers (default: the best)"
+    "name from `floatllm devices`; CUDA0,CUDA1 divides the layers (default: the first GPU, else the CPU)"
 )
 _DEVICE_MEMORY_HELP = "limit on each device's own memory (default: what is free)"
 _CPU_SHARE_HELP = "share of the weights outside the device that the CPU computes: 0 to 1 (default: measured)"
-_IO_HELP = "how weights are read: mapped, past the page cache, or what suits the cached part (default: auto)"
+_IO_HELP = "mmap: mapped; direct: past the page cache; auto: chosen by what is cached (default: auto)"
 
 
 class _Parser(argparse.ArgumentParser):
@@ -48,8 +48,11 @@ class _Parser(argparse.ArgumentParser):
         known = command._option_string_actions  # noqa: SLF001  argparse has no public list of them
         for word in words[1 : words.index("--") if "--" in words else None]:
             name = word.partition("=")[0]
-            if name.startswith("--") and not any(option.startswith(name) for option in known):
-                close = difflib.get_close_matches(name, known, 1)
+            # To argparse a word with a space is no option: it may be a prompt.
+            if " " in word or not name.startswith("--"):
+                continue
+            if not any(option.startswith(name) for option in known):
+                close = difflib.get_close_matches(name, known, 1, 0.7)
                 command.error(
                     f"unrecognized arguments: {name}" + (f" (did you mean {close[0]}?)" if close else "")
                 )
@@ -155,12 +158,14 @@ def _run_options(run: argparse.ArgumentParser) -> None:
         metavar="TEXT",
         help="raw text to continue; - reads it from stdin, without its last line break",
     )
-    run.add_argument("-n", "--tokens", metavar="N", type=int, help="most tokens to generate (default 128)")
+    run.add_argument(
+        "-n", "--tokens", metavar="N", type=int, help="maximum number of tokens to generate (default 128)"
+    )
     run.add_argument(
         "--draft",
         metavar="N",
         default="auto",
-        help="tokens guessed ahead per pass, off, or auto: only if the disk is the limit (default: auto)",
+        help="N tokens guessed ahead per pass; off; auto: only if the disk is the limit (default: auto)",
     )
     run.add_argument("--chat", action="store_true", help="answer the prompt, by the model's chat template")
     run.add_argument("--system", metavar="TEXT", help="with --chat: the system message")

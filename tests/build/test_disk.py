@@ -7,6 +7,7 @@ import os
 import shutil
 import subprocess
 import sys
+import zipfile
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -18,7 +19,7 @@ from mounts import mounted
 from plans import PRESETS
 from tool_environment import ROOT, tool
 
-from floatllm_build import disk
+from floatllm_build import disk, verify
 from floatllm_build.cuda_toolkit import home_of
 from floatllm_build.errors import MissingError
 from floatllm_build.events import unheard
@@ -221,6 +222,29 @@ def test_an_environment_on_a_noexec_mount_is_refused(noexec: Path) -> None:
     with pytest.raises(MissingError, match="--python") as caught:
         disk.check_loads_libraries(noexec)
     assert f"could not be loaded from {noexec}" in str(caught.value)
+
+
+@LINUX
+def test_so_is_one_that_this_user_cannot_write_to(noexec: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refused(_: Path) -> str:
+        raise PermissionError
+
+    monkeypatch.setattr(disk, "forbids_programs", refused)
+    disk.check_loads_libraries(noexec)
+    (noexec / "floatllm").mkdir()
+    shutil.copy(_ctypes.__file__, noexec / "floatllm" / "libfloatllm.so")
+    with pytest.raises(MissingError, match="--python"):
+        disk.check_loads_libraries(noexec)
+
+
+@LINUX
+def test_a_failed_proof_says_so_instead_of_advising_another_build(noexec: Path, tmp_path: Path) -> None:
+    with pytest.raises(MissingError, match="--python"):
+        verify.prove_installed(sys.executable, noexec, "NONE0", lambda _: None)
+    wheel = tmp_path / "floatllm.whl"
+    zipfile.ZipFile(wheel, "w").close()
+    with pytest.raises(MissingError, match="FLOATLLM_CACHE_DIR"):
+        verify.prove_wheel(wheel, sys.executable, "CPU", noexec, lambda _: None)
 
 
 @LINUX

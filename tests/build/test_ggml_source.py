@@ -140,11 +140,13 @@ def test_an_index_that_does_not_answer_is_exit_6_with_its_words(tmp_path: Path) 
 
 
 def test_a_proxy_in_the_environment_is_named_and_its_password_is_not() -> None:
-    names = proxy_variables({"HTTPS_PROXY": "http://me:secret@proxy:3128", "http_proxy": "", "PATH": "/bin"})
+    environment = {"HTTPS_PROXY": "http://me:secret@proxy:3128", "http_proxy": "", "PATH": "/bin"}
+    assert proxy_variables(environment, ("index.corp:443",)) == ()
+    names = proxy_variables(environment, ("proxy:3128",))
     assert names == ("HTTPS_PROXY",)
     done = Completed(rc=1, out="", err="")
     said = Fetched(done=done, offline="there is no network", settings=(), proxies=names).why
-    assert said == "there is no network. A proxy is set in HTTPS_PROXY. "
+    assert said == "there is no network. HTTPS_PROXY names a proxy: check that it is right. "
 
 
 def test_no_network_is_said_as_such(tmp_path: Path) -> None:

@@ -137,9 +137,7 @@ def test_no_child_starts_past_the_door() -> None:
     files = {*ours, *NATIVE.rglob("*.py")}
     assert files > {*doors, NATIVE / "_backend.py", NATIVE / "floatllm" / "cli.py"}
     places = {
-        f"{path.name}:{line}"
-        for path in files - doors
-        for line in past_the_door(path.read_text(encoding="utf-8"))
+        f"{path}:{line}" for path in files - doors for line in past_the_door(path.read_text(encoding="utf-8"))
     }
     assert places == set()
     for door in doors:

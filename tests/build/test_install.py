@@ -207,18 +207,32 @@ def test_verify_proves_what_is_installed(engine_env: Environment) -> None:
     assert "Engine successfully mapped." in told
 
 
-def detected(env: Environment) -> dict[str, object]:
-    done = env.tool("detect", "--json")
+def detected(env: Environment, **variables: str) -> dict[str, object]:
+    done = env.tool("detect", "--json", **variables)
     assert done.returncode == 0, done.stderr
     found: dict[str, object] = json.loads(done.stdout)["engine"]
     return found
 
 
-def test_detect_says_what_is_there_and_what_an_upgrade_would_change(engine_env: Environment) -> None:
+def test_detect_says_what_is_there_and_what_an_upgrade_would_change(
+    engine_env: Environment, tmp_path: Path
+) -> None:
     found = detected(engine_env)
     assert (found["preset"], found["device"]) == ("cpu", "CPU")
-    assert (found["current"], found["changes"]) == (True, [])
+    assert (found["current"], found["changes"], found["kept"]) == (True, [], True)
     assert "nothing to do" in engine_env.tool("detect").stdout
+    wheels = engine_env.cache / "wheels"
+    away = wheels.rename(wheels.with_name("away"))
+    try:
+        found = detected(engine_env)
+        told = engine_env.tool("detect").stdout
+    finally:
+        away.rename(wheels)
+    assert (found["current"], found["kept"]) == (True, False)
+    # As with another cache, which says nothing against the engine.
+    elsewhere = detected(engine_env, FLOATLLM_CACHE_DIR=str(tmp_path))
+    assert (elsewhere["current"], elsewhere["kept"]) in {(True, False), (None, False)}
+    assert "no longer in the cache, so install would compile it again" in told
     for name, comment, said in (
         ("native/floatllm/devices.py", "# changed, says detect", "the engine's sources"),
         ("native/src/arch.cpp", "// changed, says detect", "compiled sources"),

@@ -12,6 +12,7 @@ import time
 
 import pytest
 from running import LIMIT, Place, Running, working_in
+from tool_environment import ROOT
 
 pytestmark = [
     pytest.mark.ci,
@@ -89,6 +90,19 @@ def test_an_interrupt_stops_all_and_the_next_install_goes_on(
         units = re.search(r"build +(\d+) units in", said)
         assert units
         assert int(units[1]) < 30, "it began anew"
+
+
+@pytest.mark.parametrize("how", ["", "2>&-"])
+def test_one_before_the_command_has_begun(how: str) -> None:
+    code = (
+        "import floatllm_build.cli as c, floatllm_build.__main__ as m\n"
+        "def main(): raise KeyboardInterrupt\n"
+        "c.main = main\nm.main()"
+    )
+    words = ["sh", "-c", f'exec "$@" {how}', "sh", sys.executable, "-c", code]
+    done = subprocess.run(words, cwd=ROOT, stderr=subprocess.PIPE, text=True, check=False)
+    said = "" if how else "floatllm-build: interrupted. Run it again to go on where it stopped.\n"
+    assert (done.returncode, done.stderr) == (130, said)
 
 
 def test_impatience_changes_nothing(place: Place) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import subprocess
 import sys
@@ -11,6 +12,7 @@ import pytest
 from small_wheels import small_wheel, uv_or_skip
 from tool_environment import make_venv
 
+from floatllm_build import disk, pip_settings
 from floatllm_build.errors import MissingError
 from floatllm_build.host.python import probe_target
 from floatllm_build.install import holds, install
@@ -225,6 +227,21 @@ def test_pips_files_are_those_of_pip(tmp_path: Path, monkeypatch: pytest.MonkeyP
     }
     assert f"global.proxy={ours['proxy']!r}" in said.splitlines()
     assert ("only-4" in ours, "only-1" in ours) == (chosen, not chosen)
+
+
+def test_a_home_that_may_not_be_looked_into_is_no_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Path's own questions raise there, up to Python 3.13."""
+
+    def refused(path: Path, **_: object) -> bool:
+        raise PermissionError(errno.EACCES, "Permission denied", str(path))
+
+    for question in ("is_dir", "is_file", "exists"):
+        monkeypatch.setattr(Path, question, refused)
+    assert disk._existing(Path("/nowhere/cache")) == Path("/")
+    assert uv_files({"UV_CONFIG_FILE": "/nowhere/uv.toml"}) == []
+    assert Path("/nowhere/pip.conf") in pip_settings._pip_files(
+        {"PIP_CONFIG_FILE": "/nowhere/pip.conf"}, "/usr"
+    )
 
 
 def test_a_file_that_pip_cannot_read_either_is_named(tmp_path: Path) -> None:

@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 import io
+import os
 import re
+import subprocess
+import sys
 from contextlib import redirect_stderr
+from pathlib import Path
 
 import pytest
 from rich.console import Console
+from tool_environment import ROOT
 
 from floatllm_build.events import BuildSummary, Event, Hint, StepDone, StepStarted, UnitProgress
 from floatllm_build.render.bar import LiveBar
@@ -92,6 +97,46 @@ def test_where_nothing_could_be_seen_nothing_is_claimed() -> None:
     events: list[Event] = [UnitProgress(10, 10, "", 3.0, 0, GIB, 2), BuildSummary((("a.cpp", 3.0),), ())]
     assert logged(events) == "build    10/10 (3 s)\nslowest  a.cpp 3 s\n"
     assert logged([BuildSummary((), ()), UnitProgress(0, 0, "", 0.0)]) == ""
+
+
+_LISTENS = """
+import sys
+from floatllm_build.events import UnitProgress
+from floatllm_build.render.progress import listening
+with listening() as tell:
+    tell(UnitProgress(10, 10, "", 3.0, 0, 1, 2))
+    tell.put("said", "\N{MULTIPLICATION SIGN}")
+print("rich" in sys.modules)
+"""
+
+
+def listens(stderr: int, **variables: str) -> str:
+    words = [sys.executable, "-c", _LISTENS]
+    env = {**os.environ, "PYTHONPATH": str(ROOT), **variables}
+    for name in ("FORCE_COLOR", "NO_COLOR", "TTY_COMPATIBLE"):
+        env.pop(name, None)
+    return subprocess.run(words, env=env, stdout=subprocess.PIPE, stderr=stderr, text=True, check=True).stdout
+
+
+def test_without_a_terminal_no_rich_is_loaded(tmp_path: Path) -> None:
+    """It takes three megabytes that compilers may need."""
+    with (tmp_path / "said").open("wb") as file:
+        assert listens(file.fileno(), PYTHONIOENCODING="ascii") == "False\n"
+    assert (tmp_path / "said").read_text() == "build    10/10 (3 s)\nsaid     x\n"
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows has no such terminals")
+@pytest.mark.parametrize(("terminal", "bar"), [("xterm", True), ("dumb", False)])
+def test_a_terminal_that_can_draw_no_bar_gets_lines(terminal: str, bar: bool) -> None:
+    ours, theirs = os.openpty()
+    try:
+        assert listens(theirs, TERM=terminal) == "True\n"
+        said = os.read(ours, 65536).decode()
+    finally:
+        os.close(ours)
+        os.close(theirs)
+    assert ("build    10/10 (3 s)" in said) is not bar
+    assert ("\x1b[" in said) is bar
 
 
 @pytest.mark.parametrize("width", [30, 40, 80, 120, 200])

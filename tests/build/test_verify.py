@@ -239,6 +239,8 @@ if sys.argv[1] == "devices":
 _SELF_TEST = """
 import json, sys
 device, report = sys.argv[sys.argv.index("--device") + 1], sys.argv[sys.argv.index("--report") + 1]
+if device not in ("CPU", "CUDA0", "CUDA1"):
+    sys.exit(3)
 ok = device != "WRONG"
 operations = [
     {"operation": "matmul", "agree": 7, "unsupported": ["iq1_m"], "type": "q4_K", "positions": 8,

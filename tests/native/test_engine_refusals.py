@@ -125,8 +125,15 @@ def test_a_chunk_too_small_names_one_that_is_not(engine: Installed, tiny: Path) 
 
 
 def test_an_option_that_a_command_lacks_leads_to_its_own_help(engine: Installed) -> None:
-    said = _refused(engine, 2, "batch", "model", "in", "out", "--chat", "-x")
+    said = _refused(engine, 2, "batch", "model", "in", "out", "more", "-x")
+    assert said == "floatllm batch: unrecognized arguments: more -x; see `floatllm batch --help`."
+    said = _refused(engine, 2, "batch", "model", "in", "out", "--chat")
     assert said == "floatllm batch: unrecognized arguments: --chat; see `floatllm batch --help`."
+
+
+@pytest.mark.parametrize("prompt", ["--- a diff line", "-- be quiet", "--memroy is a slip"])
+def test_a_prompt_that_begins_with_dashes_is_a_prompt(engine: Installed, prompt: str) -> None:
+    assert "none.gguf" in _refused(engine, 3, "run", "none.gguf", "-p", prompt)
 
 
 def test_a_slip_in_an_option_is_told_before_what_is_missing(engine: Installed) -> None:
