@@ -23,7 +23,7 @@ from floatllm_build.events import Hint, Listener
 from floatllm_build.files import write_whole
 from floatllm_build.ninja import NinjaReader, unit_name
 from floatllm_build.process import run_child
-from floatllm_build.rules.unit_memory import RECLAIM_FLAGS
+from floatllm_build.rules.unit_memory import RECLAIM_FLAGS, SPARING_FLAGS
 from floatllm_build.sizes import show_size
 
 __all__ = ["Order", "Outcome", "compile_all"]
@@ -158,8 +158,9 @@ def _costs(order: Order, rung: Rung) -> Costs:
 
 
 def _write_flags(order: Order, rung: Rung) -> None:
-    # A low-memory plan has both among its own flags.
+    # A low-memory plan has the first two among its own flags.
     flags = [] if order.low_mem else [RECLAIM_FLAGS] * rung.reclaiming + ["-Os"] * rung.smaller
+    flags += [SPARING_FLAGS] * rung.sparing
     order.folder.flags.write_text("".join(f"{flag}\n" for flag in flags), encoding="utf-8")
 
 

@@ -97,6 +97,8 @@ class Rung:
     reclaiming: bool
     smaller: bool
     """Optimised for size."""
+    sparing: bool = False
+    """GCC reclaims all the time."""
     flash_attention: bool = True
     """Of a GPU backend's kernels."""
 
@@ -113,6 +115,10 @@ def next_rung(rung: Rung, compiler: str, backend: str, *, alone: bool) -> tuple[
         return replace(rung, jobs=jobs), "one job at a time" if jobs == 1 else f"{jobs} jobs at a time"
     if not rung.smaller:
         return replace(rung, smaller=True), "what is left is optimised for size, which needs less memory"
+    if compiler == "gcc" and not rung.sparing:
+        return replace(
+            rung, sparing=True
+        ), "GCC gives memory back all the time, and compiles half as long again"
     if backend in {"cuda", "hip"} and rung.flash_attention:
         return replace(rung, flash_attention=False), f"{backend} without its flash attention kernels"
     return None

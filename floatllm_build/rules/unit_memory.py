@@ -21,3 +21,6 @@ SHADERS_CLANG = 2800 * MIB
 
 RECLAIM_FLAGS = "--param ggc-min-expand=10 --param ggc-min-heapsize=32768"
 """Makes GCC collect its garbage early: less than half the memory, a third more time."""
+
+SPARING_FLAGS = "--param ggc-min-expand=5 --param ggc-min-heapsize=4096"
+"""Another 5 % less for 40 % more time: ggml-rpc.cpp in 142 MB instead of 150 (GCC 12)."""

@@ -198,18 +198,20 @@ def test_the_ladder_in_its_order() -> None:
     gcc = "GCC gives memory back early, and compiles a third longer"
     jobs = ["2 jobs at a time", "one job at a time"]
     small = "what is left is optimised for size, which needs less memory"
-    assert down(top, "gcc", "cpu", alone=False) == [gcc, *jobs, small]
+    last = "GCC gives memory back all the time, and compiles half as long again"
+    assert down(top, "gcc", "cpu", alone=False) == [gcc, *jobs, small, last]
     assert down(top, "clang", "cpu", alone=False) == [*jobs, small]
     assert down(top, "gcc", "cuda", alone=False) == [
         gcc,
         *jobs,
         small,
+        last,
         "cuda without its flash attention kernels",
     ]
     assert down(top, "clang", "vulkan", alone=False) == [*jobs, small]
     # Where it had all to itself, fewer jobs give it nothing.
-    assert down(top, "gcc", "cpu", alone=True) == [gcc, small]
-    assert not down(Rung(jobs=1, reclaiming=True, smaller=True), "gcc", "cpu", alone=True)
+    assert down(top, "gcc", "cpu", alone=True) == [gcc, small, last]
+    assert not down(Rung(jobs=1, reclaiming=True, smaller=True, sparing=True), "gcc", "cpu", alone=True)
 
 
 RUNGS = st.builds(
@@ -217,6 +219,7 @@ RUNGS = st.builds(
     jobs=st.integers(1, 512),
     reclaiming=st.booleans(),
     smaller=st.booleans(),
+    sparing=st.booleans(),
     flash_attention=st.booleans(),
 )
 
@@ -231,7 +234,7 @@ def test_each_rung_gives_exactly_one_thing_up_and_the_ladder_ends(
     rung: Rung, compiler: str, backend: str, alone: list[bool]
 ) -> None:
     def given_up(rung: Rung) -> tuple[int, bool, bool, bool]:
-        return -rung.jobs, rung.reclaiming, rung.smaller, not rung.flash_attention
+        return -rung.jobs, rung.reclaiming, rung.smaller, rung.sparing, not rung.flash_attention
 
     for number in itertools.count():
         step = next_rung(rung, compiler, backend, alone=alone[number])
