@@ -52,7 +52,7 @@ class _Parser(argparse.ArgumentParser):
             if " " in word or not name.startswith("--"):
                 continue
             if not any(option.startswith(name) for option in known):
-                close = difflib.get_close_matches(name, known, 1, 0.7)
+                close = difflib.get_close_matches(name, known, 1, 0.8)
                 command.error(
                     f"unrecognized arguments: {name}" + (f" (did you mean {close[0]}?)" if close else "")
                 )

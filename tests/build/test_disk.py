@@ -242,7 +242,9 @@ def test_a_failed_proof_says_so_instead_of_advising_another_build(noexec: Path, 
     with pytest.raises(MissingError, match="--python"):
         verify.prove_installed(sys.executable, noexec, "NONE0", lambda _: None)
     wheel = tmp_path / "floatllm.whl"
-    zipfile.ZipFile(wheel, "w").close()
+    with zipfile.ZipFile(wheel, "w") as archive:
+        archive.writestr("floatllm/__init__.py", "")
+        archive.writestr("floatllm/selftest.py", "raise SystemExit(1)")
     with pytest.raises(MissingError, match="FLOATLLM_CACHE_DIR"):
         verify.prove_wheel(wheel, sys.executable, "CPU", noexec, lambda _: None)
 

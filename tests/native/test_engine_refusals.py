@@ -133,7 +133,7 @@ def test_an_option_that_a_command_lacks_leads_to_its_own_help(engine: Installed)
 
 @pytest.mark.parametrize("prompt", ["--- a diff line", "-- be quiet", "--memroy is a slip"])
 def test_a_prompt_that_begins_with_dashes_is_a_prompt(engine: Installed, prompt: str) -> None:
-    assert "none.gguf" in _refused(engine, 3, "run", "none.gguf", "-p", prompt)
+    assert "none.gguf" in _refused(engine, 7, "run", "none.gguf", "-p", prompt)
 
 
 def test_a_slip_in_an_option_is_told_before_what_is_missing(engine: Installed) -> None:
