@@ -116,6 +116,7 @@ def test_none_where_there_cannot_be_one(tmp_path: Path, monkeypatch: pytest.Monk
         assert server is None
 
 
+@pytest.mark.ci
 def test_a_running_ninja_follows_down_and_up(tmp_path: Path) -> None:
     """A token that ninja puts back it takes again at once: only who waits for it gets it."""
     if not Path("/proc/self/task").exists():

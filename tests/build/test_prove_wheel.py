@@ -33,6 +33,7 @@ def prove(env: Environment, tag: str, *wheels: Path, proof: str = "cpu") -> subp
     return subprocess.run(command, env=env.env, capture_output=True, text=True, check=False)
 
 
+@pytest.mark.ci
 @pytest.mark.build
 def test_a_good_wheel_is_proven_and_verified_without_any_compiler(
     engine_env: Environment, wheels: list[Path]

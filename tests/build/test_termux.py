@@ -308,6 +308,7 @@ def _ended_by_android(phone: Phone) -> int:
     return int(units[1])
 
 
+@pytest.mark.ci
 @pytest.mark.build
 def test_the_page_can_be_followed(phone: Phone) -> None:
     """Each command of docs/termux.md, in its order; its install is ended once, and goes on when repeated."""

@@ -82,6 +82,7 @@ def test_behind_a_long_prompt(engine: Installed, small: Callable[..., Path], arc
             assert _bits(plan, _LONG) == whole, (len(plan.chunks), io)
 
 
+@pytest.mark.ci
 @pytest.mark.parametrize("kv", ["f16", "q8_0"])
 def test_smollm_however_it_is_cut_and_read(engine: Installed, smollm: Path, kv: str) -> None:
     with Model.open(smollm) as model:

@@ -97,6 +97,7 @@ def test_the_picture_of_it_stays_small(engine: Installed, whole: large_files.Lar
     assert 10_000 < picture.stat().st_size < 1e6
 
 
+@pytest.mark.ci
 @pytest.mark.parametrize(
     ("io", "layers"),
     # Holes are read into the page cache at a tenth of the speed, which all of it is not worth.

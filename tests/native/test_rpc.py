@@ -83,6 +83,7 @@ def test_the_numbers_are_the_cpus(
     assert error / sum(a * a for a in expected) <= 2e-3
 
 
+@pytest.mark.ci
 def test_a_real_model_gives_the_same_text_whole_and_in_chunks(
     engine: Installed, server: Server, smollm: Path
 ) -> None:

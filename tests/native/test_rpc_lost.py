@@ -166,6 +166,7 @@ def test_a_server_that_is_lost_ends_the_run_with_a_sentence(engine: Installed, s
     assert said.count("\n") == 1
 
 
+@pytest.mark.ci
 @pytest.mark.skipif(sys.platform == "win32", reason="POSIX signals")
 def test_a_run_on_a_server_that_hangs_can_be_stopped(engine: Installed, smollm: Path) -> None:
     with serving(engine) as running:

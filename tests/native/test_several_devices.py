@@ -61,6 +61,7 @@ def run(engine: Installed) -> Iterator[Run]:
         yield plans
 
 
+@pytest.mark.ci
 def test_what_does_not_fit_streams_from_the_host_or_the_disk(run: Run, smollm: Path) -> None:
     device = {"device": "RPC0", "device_memory": "40M"}
     whole, hosted, both, direct, cut = run(
