@@ -44,7 +44,7 @@ sysconfig.get_config_vars()  # read once, while it is still this Python's
 if level:
     sys.platform = "android"
     platform.system = lambda: "Android"
-    platform.android_ver = lambda: SimpleNamespace(api_level=level)
+    platform.android_ver = lambda: SimpleNamespace(api_level=level, release="14")
 else:
     os.environ["_PYTHON_HOST_PLATFORM"] = platform_name
 sysconfig.get_platform = lambda: os.environ.get("_PYTHON_HOST_PLATFORM", platform_name)
