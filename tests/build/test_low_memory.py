@@ -23,7 +23,7 @@ pytestmark = [
     pytest.mark.skipif(sys.platform != "linux", reason="needs control groups"),
 ]
 
-# Of the Python of the tool, while compilers run: 43.8 MB measured, with cmake's files listed and hashed.
+# Of the Python of the tool, while compilers run, with cmake's files listed and hashed.
 TOOL_BYTES = 40_000_000
 
 
