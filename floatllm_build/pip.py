@@ -76,9 +76,8 @@ class Fetched:
     @property
     def _by_whose_settings(self) -> str:
         proxies = ", ".join(self.proxies)
-        return (f"{proxies} names a proxy: check that it is right. " if proxies else "") + advice(
-            self.settings
-        )
+        words = f"{proxies} names a proxy: check that it is right. " if proxies else ""
+        return words + advice(self.settings)
 
 
 def own_pip(system: System, cache: Path) -> tuple[str, ...]:
@@ -201,9 +200,7 @@ def run_call(system: System, call: Call, on_text: Callable[[str], None] | None =
         offline = refusal(system, asked) if asked else ""
         if asked != () and not offline:
             done = run()
-    if not offline or not done.rc:
-        return Fetched(done=done, settings=call.settings)
-    proxies = proxy_variables(call.env, asked or ())
+    proxies = proxy_variables(call.env, asked or ()) if offline else ()
     return Fetched(done=done, offline=offline, settings=call.settings, proxies=proxies)
 
 

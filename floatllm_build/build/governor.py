@@ -116,9 +116,8 @@ def next_rung(rung: Rung, compiler: str, backend: str, *, alone: bool) -> tuple[
     if not rung.smaller:
         return replace(rung, smaller=True), "what is left is optimised for size, which needs less memory"
     if compiler == "gcc" and not rung.sparing:
-        return replace(
-            rung, sparing=True
-        ), "GCC gives memory back all the time, and compiles half as long again"
+        words = "GCC gives memory back all the time, and compiles half as long again"
+        return replace(rung, sparing=True), words
     if backend in {"cuda", "hip"} and rung.flash_attention:
         return replace(rung, flash_attention=False), f"{backend} without its flash attention kernels"
     return None

@@ -80,7 +80,7 @@ def remove_engine(system: System, python: str | None, tell: Listener) -> Removed
     cache = cache_dir()
     target = probe_target(system, python)
     with ExitStack() as stack:
-        if os.path.isdir(cache):  # noqa: PTH112  is_dir() raises for a home that nobody may look into
+        if os.path.isdir(cache):  # noqa: PTH112  is_dir() raises for a closed home
             stack.enter_context(cache_lock(cache, tell))
         stack.enter_context(target_lock(Path(target.prefix), tell))
         return _remove(system, probe_target(system, python), cache)
