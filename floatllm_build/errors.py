@@ -51,7 +51,7 @@ class NotProvenError(FloatllmBuildError):
 
 
 class SourceFaultError(FloatllmBuildError):
-    """The ggml source could not be fetched, or is not what was pinned."""
+    """The source of llama.cpp could not be fetched, or is not what was pinned."""
 
     exit_code = 6
 

@@ -1,9 +1,9 @@
-# Finds the ggml source, says whether it is the pinned tree, and adds its targets.
+# Finds the source of llama.cpp, says whether it is the pinned tree, and adds the targets of the ggml in it.
 #
-# Input:  GGML_DIR (optional)   a ggml source folder of the user's own choice
+# Input:  GGML_DIR (optional)   a llama.cpp source folder of the user's own choice
 # Output: targets ggml and ggml-base;
-#         FLOATLLM_GGML_VERSION, FLOATLLM_GGML_COMMIT ("unpinned" for any other tree),
-#         FLOATLLM_GGML_TREE_SHA256, FLOATLLM_GGML_PINNED, FLOATLLM_GGML_SOURCE,
+#         FLOATLLM_GGML_VERSION, FLOATLLM_LLAMA_RELEASE ("unpinned" for any other tree),
+#         FLOATLLM_TREE_SHA256, FLOATLLM_TREE_PINNED, FLOATLLM_LLAMA_SOURCE, FLOATLLM_GGML_SOURCE,
 #         FLOATLLM_CPU_VARIANTS (haswell, ...), of the CPU backend where they are libraries of their own
 include_guard(GLOBAL)
 
@@ -25,76 +25,84 @@ function(floatllm_user_cache_dir out)
 endfunction()
 
 # SHA-256 over "<sha256 of file>  <path>\n" of the files that pin.json names, sorted by path.
-function(floatllm_ggml_tree_hash dir out)
-    file(GLOB_RECURSE files LIST_DIRECTORIES false RELATIVE "${dir}"
-         "${dir}/cmake/*" "${dir}/include/*" "${dir}/src/*")
-    list(APPEND files CMakeLists.txt LICENSE)
+function(floatllm_tree_hash dir pin out)
+    set(files "")
+    string(JSON count LENGTH "${pin}" tree)
+    math(EXPR last "${count} - 1")
+    foreach(index RANGE ${last})
+        string(JSON pattern GET "${pin}" tree ${index})
+        if(pattern MATCHES "/[*][*]$")
+            string(REGEX REPLACE "[*]$" "" pattern "${pattern}")
+            file(GLOB_RECURSE found LIST_DIRECTORIES false RELATIVE "${dir}" "${dir}/${pattern}")
+        else()
+            file(GLOB found LIST_DIRECTORIES false RELATIVE "${dir}" "${dir}/${pattern}")
+        endif()
+        list(APPEND files ${found})
+    endforeach()
     list(SORT files COMPARE STRING)
     set(lines "")
     foreach(file IN LISTS files)
-        if(EXISTS "${dir}/${file}")
-            file(SHA256 "${dir}/${file}" hash)
-            string(APPEND lines "${hash}  ${file}\n")
-        endif()
+        file(SHA256 "${dir}/${file}" hash)
+        string(APPEND lines "${hash}  ${file}\n")
     endforeach()
     string(SHA256 hash "${lines}")
     set(${out} "${hash}" PARENT_SCOPE)
 endfunction()
 
-set(GGML_DIR "" CACHE PATH "Folder of the ggml source; empty: the pinned one beside us or in the user's cache")
+set(GGML_DIR "" CACHE PATH "Folder of the llama.cpp source; empty: the pinned one beside us or in the user's cache")
 
 file(READ "${CMAKE_CURRENT_LIST_DIR}/pin.json" pin)
 set_property(DIRECTORY APPEND PROPERTY CMAKE_CONFIGURE_DEPENDS "${CMAKE_CURRENT_LIST_DIR}/pin.json")
 string(JSON pinned_version GET "${pin}" version)
-string(JSON pinned_commit GET "${pin}" commit)
+string(JSON pinned_release GET "${pin}" release)
 string(JSON pinned_hash GET "${pin}" tree_sha256)
 string(SUBSTRING "${pinned_hash}" 0 16 pinned_short)
-string(SUBSTRING "${pinned_commit}" 0 8 pinned_commit_short)
 
 floatllm_user_cache_dir(cache_dir)
 set(beside "${CMAKE_CURRENT_LIST_DIR}/source")
 set(cached "${cache_dir}/ggml/${pinned_version}-${pinned_short}")
 if(GGML_DIR)
-    set(FLOATLLM_GGML_SOURCE "${GGML_DIR}")
-elseif(EXISTS "${beside}/CMakeLists.txt")
-    set(FLOATLLM_GGML_SOURCE "${beside}")
+    set(FLOATLLM_LLAMA_SOURCE "${GGML_DIR}")
+elseif(EXISTS "${beside}/LICENSE")
+    set(FLOATLLM_LLAMA_SOURCE "${beside}")
 else()
-    set(FLOATLLM_GGML_SOURCE "${cached}")
+    set(FLOATLLM_LLAMA_SOURCE "${cached}")
 endif()
-if(NOT EXISTS "${FLOATLLM_GGML_SOURCE}/include/ggml.h")
+set(FLOATLLM_GGML_SOURCE "${FLOATLLM_LLAMA_SOURCE}/ggml")
+if(NOT EXISTS "${FLOATLLM_GGML_SOURCE}/include/ggml.h" OR NOT EXISTS "${FLOATLLM_LLAMA_SOURCE}/include/llama.h")
     string(JSON repository GET "${pin}" origins 1 repository)
     string(JSON tag GET "${pin}" origins 1 tag)
     message(FATAL_ERROR
-        "No ggml source at ${FLOATLLM_GGML_SOURCE}: it is not part of this repository. Either run\n"
+        "No llama.cpp source at ${FLOATLLM_LLAMA_SOURCE}: it is not part of this repository. Either run\n"
         "  floatllm-build fetch\n"
         "and configure again, or get it yourself and name the folder:\n"
         "  git clone --depth 1 --branch ${tag} ${repository} ggml-source\n"
         "  cmake --preset cpu -S native -DGGML_DIR=ggml-source")
 endif()
 
-floatllm_ggml_tree_hash("${FLOATLLM_GGML_SOURCE}" FLOATLLM_GGML_TREE_SHA256)
+floatllm_tree_hash("${FLOATLLM_LLAMA_SOURCE}" "${pin}" FLOATLLM_TREE_SHA256)
 # A tree found without the user naming it must be the pinned one; a named one is the user's own decision.
-if(FLOATLLM_GGML_TREE_SHA256 STREQUAL pinned_hash)
-    set(FLOATLLM_GGML_PINNED TRUE)
+if(FLOATLLM_TREE_SHA256 STREQUAL pinned_hash)
+    set(FLOATLLM_TREE_PINNED TRUE)
     set(FLOATLLM_GGML_VERSION "${pinned_version}")
-    set(FLOATLLM_GGML_COMMIT "${pinned_commit}")
-    set(GGML_BUILD_COMMIT "${pinned_commit_short}")
+    set(FLOATLLM_LLAMA_RELEASE "${pinned_release}")
+    set(GGML_BUILD_COMMIT "${pinned_release}")
 elseif(GGML_DIR)
-    set(FLOATLLM_GGML_PINNED FALSE)
-    set(FLOATLLM_GGML_COMMIT "unpinned")
+    set(FLOATLLM_TREE_PINNED FALSE)
+    set(FLOATLLM_LLAMA_RELEASE "unpinned")
     set(GGML_BUILD_COMMIT "unpinned")
     file(STRINGS "${FLOATLLM_GGML_SOURCE}/CMakeLists.txt" version_lines
          REGEX "^set\\(GGML_VERSION_(MAJOR|MINOR|PATCH) [0-9]+\\)")
     list(TRANSFORM version_lines REPLACE ".* ([0-9]+)\\).*" "\\1")
     list(JOIN version_lines "." FLOATLLM_GGML_VERSION)
     message(WARNING
-        "The ggml source in ${FLOATLLM_GGML_SOURCE} is not the pinned ${pinned_version}: its tree hash is\n"
-        "  ${FLOATLLM_GGML_TREE_SHA256}, pinned is\n  ${pinned_hash}.\n"
+        "The source of llama.cpp in ${FLOATLLM_LLAMA_SOURCE} is not the pinned ${pinned_release}: its tree hash is\n"
+        "  ${FLOATLLM_TREE_SHA256}, pinned is\n  ${pinned_hash}.\n"
         "FloatLLM is tested with the pinned tree only; the manifest will say that this one is not.")
 else()
     message(FATAL_ERROR
-        "The ggml source in ${FLOATLLM_GGML_SOURCE} was changed: its tree hash is\n"
-        "  ${FLOATLLM_GGML_TREE_SHA256}, pinned is\n  ${pinned_hash}.\n"
+        "The source of llama.cpp in ${FLOATLLM_LLAMA_SOURCE} was changed: its tree hash is\n"
+        "  ${FLOATLLM_TREE_SHA256}, pinned is\n  ${pinned_hash}.\n"
         "Delete that folder and run `floatllm-build fetch`, or pass -DGGML_DIR=FOLDER to use a tree of your own.")
 endif()
 
@@ -102,14 +110,14 @@ if(NOT DEFINED BUILD_SHARED_LIBS)
     set(BUILD_SHARED_LIBS OFF CACHE BOOL "Build ggml as shared libraries beside the engine")
 endif()
 # ggml would ask git about whatever repository happens to surround its folder.
-set(GIT_EXE OFF CACHE INTERNAL "ggml's git lookup is off; the commit comes from pin.json")
+set(GIT_EXE OFF CACHE INTERNAL "ggml's git lookup is off; the release comes from pin.json")
 # Its warnings are its authors' to read: with GCC 12 they fill 14,000 lines and hide what matters.
 set(GGML_ALL_WARNINGS OFF CACHE BOOL "Let the compiler warn about ggml's own sources")
 set(GGML_BUILD_TESTS OFF CACHE BOOL "" FORCE)
 set(GGML_BUILD_EXAMPLES OFF CACHE BOOL "" FORCE)
 
 find_package(Threads REQUIRED)
-floatllm_map_folders("${FLOATLLM_GGML_SOURCE}")
+floatllm_map_folders("${FLOATLLM_LLAMA_SOURCE}")
 # EXCLUDE_FROM_ALL leaves ggml's own install rules out; SYSTEM keeps its headers out of our warnings.
 add_subdirectory("${FLOATLLM_GGML_SOURCE}" ggml EXCLUDE_FROM_ALL SYSTEM)
 

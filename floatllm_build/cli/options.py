@@ -70,7 +70,7 @@ GgmlOption = Annotated[
     typer.Option(
         envvar="FLOATLLM_GGML_DIR",
         metavar="FOLDER",
-        help="A ggml source folder of your own. Default: the pinned one, fetched and verified.",
+        help="A llama.cpp source folder of your own. Default: the pinned one, fetched and verified.",
         rich_help_panel=_WHAT,
     ),
 ]

@@ -186,9 +186,10 @@ def make_sdist(system: System, out: Path, tell: Listener) -> Path:
     """Packs the engine's source archive into the folder `out`: whoever has it needs no network."""
     cache, data = cache_dir(), data_dir()
     with cache_lock(cache, tell):
-        source = find_source(system, read_pin(data), cache, None, tell)
+        pin = read_pin(data)
+        source = find_source(system, pin, cache, None, tell)
         tell(StepStarted("package"))
-        ggml = {f"ggml/source/{name}": text for name, text in tree_files(Path(source.folder)).items()}
+        ggml = {f"ggml/source/{name}": text for name, text in tree_files(pin, Path(source.folder)).items()}
         packed = pack_sdist({**read_sources(data), **ggml}, out)
     tell(StepDone("package", f"{packed.name} ({show_size(packed.stat().st_size)})"))
     return packed

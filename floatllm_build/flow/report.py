@@ -118,7 +118,7 @@ def _versions(system: System, python: str | None, scrub: Scrubber) -> dict[str, 
         "uv": scrub.text(system.run((uv, "--version"), timeout=10.0).out.strip())
         if (uv := system.which("uv"))
         else "",
-        "ggml": {"version": pin.version, "commit": pin.commit, "tree_sha256": pin.tree_sha256},
+        "ggml": {"version": pin.version, "release": pin.release, "tree_sha256": pin.tree_sha256},
     }
 
 

@@ -220,7 +220,7 @@ def find_source(system: System, pin: Pin, cache: Path, chosen: Path | None, tell
     tell(StepStarted("ggml"))
     source = locate(pin, data_dir(), cache, chosen)
     if source is None:
-        tell(Hint(f"fetching ggml {pin.version} ({show_size(pin.archive_bytes)})"))
+        tell(Hint(f"fetching {pin.what} ({show_size(pin.archive_bytes)})"))
         source = fetch(system, pin, cache)
     where = (
         "fetched and verified"
@@ -229,7 +229,7 @@ def find_source(system: System, pin: Pin, cache: Path, chosen: Path | None, tell
         if source.pinned
         else "your own tree, not the pinned one"
     )
-    version = pin.version if source.pinned else source.folder
+    version = pin.what if source.pinned else source.folder
     tell(StepDone("ggml", f"{version}, {where}"))
     return source
 

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from floatllm_build.values import BACKENDS, Backend
 
 # Suffixes of the switches of ggml and of programs on it, former ones included, by the backend they turn on.
-# Sources: CMakeLists.txt of ggml 0.15.3, read in November 2026; README of llama-cpp-python 0.2 and 0.3 and
+# Sources: CMakeLists.txt of ggml 0.26.0, read in November 2026; README of llama-cpp-python 0.2 and 0.3 and
 # CMakeLists.txt of llama.cpp, whisper.cpp and stable-diffusion.cpp of 2023 to 2025, for the former names.
 _SWITCHES: Mapping[str, Backend] = {
     "CUDA": "cuda",

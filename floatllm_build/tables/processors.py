@@ -1,6 +1,6 @@
 """Options of ggml that are on whatever the processor has, and from which compilers on they can be used.
 
-The options: CMakeLists.txt and ggml-cpu/CMakeLists.txt of ggml 0.15.3. Names of features: Linux'
+The options: CMakeLists.txt and ggml-cpu/CMakeLists.txt of ggml 0.26.0. Names of features: Linux'
 /proc/cpuinfo, `isa` on RISC-V and `Features` on LoongArch. Compilers: the release notes of GCC and LLVM. GCC
 14 and LLVM 17 have version 1.0 of the vector intrinsics, and half floats in them; GCC 14 and LLVM 18 have LSX
 and LASX. clang 14 refuses Zvfh, Zicbop and Zihintpause, and takes V and Zfh (measured). November 2026.

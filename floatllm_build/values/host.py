@@ -154,7 +154,7 @@ class Kept:
     """Something in the cache that a later build may reuse."""
 
     what: str
-    """Its path there: `ggml/0.15.3-0a1b`, `tools/cmake`, `cuda/13.0`."""
+    """Its path there: `ggml/0.26.0-0a1b`, `tools/cmake`, `cuda/13.0`."""
     size: int
     """Bytes."""
 

@@ -22,10 +22,11 @@ endif()
 
 # Takes the folder names of this machine out of __FILE__ and of debug information. The last matching
 # map wins in GCC and Clang, so the outer folders come first.
-function(floatllm_map_folders ggml_source)
+function(floatllm_map_folders llama_source)
     check_c_compiler_flag("-ffile-prefix-map=a=b" FLOATLLM_C_PREFIX_MAP)
     check_cxx_compiler_flag("-ffile-prefix-map=a=b" FLOATLLM_CXX_PREFIX_MAP)
-    foreach(pair "${CMAKE_BINARY_DIR}=build" "${CMAKE_CURRENT_SOURCE_DIR}=native" "${ggml_source}=ggml")
+    foreach(pair "${CMAKE_BINARY_DIR}=build" "${CMAKE_CURRENT_SOURCE_DIR}=native"
+                 "${llama_source}=llama.cpp" "${llama_source}/ggml=ggml")
         if(FLOATLLM_C_PREFIX_MAP)
             add_compile_options("$<$<COMPILE_LANGUAGE:C>:-ffile-prefix-map=${pair}>")
         endif()

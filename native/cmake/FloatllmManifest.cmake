@@ -11,7 +11,7 @@ endfunction()
 
 # Replaces the folders of this machine by words, then strips.
 function(floatllm_without_paths out text)
-    foreach(pair "${CMAKE_BINARY_DIR}|{build}" "${FLOATLLM_GGML_SOURCE}|{ggml}"
+    foreach(pair "${CMAKE_BINARY_DIR}|{build}" "${FLOATLLM_LLAMA_SOURCE}|{ggml}"
                  "${CMAKE_CURRENT_SOURCE_DIR}|{native}" "$ENV{HOME}|{home}")
         string(REGEX MATCH "^(.*)[|]([^|]*)$" _ "${pair}")
         if(NOT CMAKE_MATCH_1 STREQUAL "")
@@ -174,12 +174,12 @@ function(floatllm_write_manifest file distribution files)
     string(JSON json SET "${json}" flags SHARED_LINKER "${value}")
 
     set(pinned false)
-    if(FLOATLLM_GGML_PINNED)
+    if(FLOATLLM_TREE_PINNED)
         set(pinned true)
     endif()
     string(JSON json SET "${json}" ggml
-        "{\"version\": \"${FLOATLLM_GGML_VERSION}\", \"commit\": \"${FLOATLLM_GGML_COMMIT}\", \
-\"tree_sha256\": \"${FLOATLLM_GGML_TREE_SHA256}\", \"pinned\": ${pinned}}")
+        "{\"version\": \"${FLOATLLM_GGML_VERSION}\", \"release\": \"${FLOATLLM_LLAMA_RELEASE}\", \
+\"tree_sha256\": \"${FLOATLLM_TREE_SHA256}\", \"pinned\": ${pinned}}")
 
     # What a processor must have for it to be used at all, or the variants among which one is chosen as it loads.
     separate_arguments(needs UNIX_COMMAND "${FLOATLLM_CPU_NEEDS}")

@@ -16,7 +16,7 @@ function(floatllm_package)
         RUNTIME DESTINATION "${arg_NAME}" COMPONENT ${arg_NAME}
         ARCHIVE DESTINATION lib COMPONENT development)
 
-    set(licenses "ggml|${FLOATLLM_GGML_SOURCE}/LICENSE")
+    set(licenses "ggml|${FLOATLLM_LLAMA_SOURCE}/LICENSE")
     if(EXISTS "${CMAKE_CURRENT_SOURCE_DIR}/../LICENSE")
         list(APPEND licenses "floatllm|${CMAKE_CURRENT_SOURCE_DIR}/../LICENSE")
     endif()

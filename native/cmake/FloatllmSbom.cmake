@@ -3,11 +3,10 @@
 include_guard(GLOBAL)
 
 function(floatllm_write_sbom file distribution)
-    set(ggml_source "unpinned")
-    if(FLOATLLM_GGML_PINNED)
-        set(ggml_source "pkg:github/ggml-org/ggml@${FLOATLLM_GGML_COMMIT}")
-    else()
-        set(ggml_source "pkg:generic/ggml@${FLOATLLM_GGML_VERSION}")
+    # ggml is part of llama.cpp's tree, and of another state than ggml's own tag of that version.
+    set(source "pkg:generic/llama.cpp@${FLOATLLM_LLAMA_RELEASE}")
+    if(FLOATLLM_TREE_PINNED)
+        set(source "pkg:github/ggml-org/llama.cpp@${FLOATLLM_LLAMA_RELEASE}")
     endif()
     set(own "pkg:pypi/${distribution}@${PROJECT_VERSION}")
     set(mit "[{\"license\": {\"id\": \"MIT\"}}]")
@@ -15,9 +14,10 @@ function(floatllm_write_sbom file distribution)
 \"specVersion\": \"1.6\", \"version\": 1}")
     string(JSON json SET "${json}" metadata "{\"component\": {\"type\": \"library\", \"bom-ref\": \"${own}\", \
 \"name\": \"${distribution}\", \"version\": \"${PROJECT_VERSION}\", \"purl\": \"${own}\", \"licenses\": ${mit}}}")
-    string(JSON json SET "${json}" components "[{\"type\": \"library\", \"bom-ref\": \"${ggml_source}\", \
-\"name\": \"ggml\", \"version\": \"${FLOATLLM_GGML_VERSION}\", \"purl\": \"${ggml_source}\", \"licenses\": ${mit}, \
-\"properties\": [{\"name\": \"floatllm:tree_sha256\", \"value\": \"${FLOATLLM_GGML_TREE_SHA256}\"}]}]")
-    string(JSON json SET "${json}" dependencies "[{\"ref\": \"${own}\", \"dependsOn\": [\"${ggml_source}\"]}]")
+    string(JSON json SET "${json}" components "[{\"type\": \"library\", \"bom-ref\": \"${source}\", \
+\"name\": \"llama.cpp\", \"version\": \"${FLOATLLM_LLAMA_RELEASE}\", \"purl\": \"${source}\", \"licenses\": ${mit}, \
+\"properties\": [{\"name\": \"floatllm:tree_sha256\", \"value\": \"${FLOATLLM_TREE_SHA256}\"}, \
+{\"name\": \"floatllm:ggml_version\", \"value\": \"${FLOATLLM_GGML_VERSION}\"}]}]")
+    string(JSON json SET "${json}" dependencies "[{\"ref\": \"${own}\", \"dependsOn\": [\"${source}\"]}]")
     floatllm_write_changed("${file}" "${json}\n")
 endfunction()

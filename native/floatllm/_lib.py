@@ -35,7 +35,7 @@ from floatllm.plugin import Plugin
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-ABI_VERSION = 4
+ABI_VERSION = 5
 MODE_RUN, MODE_MAP = 0, 1
 EVENT_TENSOR, EVENT_CHUNK, EVENT_READ, EVENT_CHECK = 1, 2, 3, 4
 
@@ -170,7 +170,7 @@ _SIGNATURES: dict[str, tuple[Any, tuple[Any, ...]]] = {
     "floatllm_abi_version": (c_uint32, ()),
     "floatllm_version": (c_char_p, ()),
     "floatllm_ggml_version": (c_char_p, ()),
-    "floatllm_ggml_commit": (c_char_p, ()),
+    "floatllm_llama_release": (c_char_p, ()),
     "floatllm_free": (None, (c_void_p,)),
     "floatllm_set_log": (None, (LogFunction, c_void_p)),
     "floatllm_load_backends": (_STATUS, (c_char_p, c_size_t, _ERROR)),

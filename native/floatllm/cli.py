@@ -182,8 +182,8 @@ def _command(commands: Any, name: str, run: Any, text: str) -> argparse.Argument
 class _Version(argparse.Action):
     def __call__(self, *_: Any) -> NoReturn:
         versions = floatllm.versions()
-        commit = versions.ggml_commit[:10]
-        write(f"floatllm {versions.engine} (ABI {versions.abi}, ggml {versions.ggml} {commit})\n")
+        source = f"ggml {versions.ggml}, llama.cpp {versions.llama_release}"
+        write(f"floatllm {versions.engine} (ABI {versions.abi}, {source})\n")
         raise SystemExit(0)
 
 

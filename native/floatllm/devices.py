@@ -50,7 +50,7 @@ def plugins() -> tuple[Plugin, ...]:
 
 @dataclass(frozen=True)
 class Versions:
-    """Of the loaded library: its own, its ABI's, and those of the ggml inside it.
+    """Of the loaded library: its own, its ABI's, the ggml inside it, and the llama.cpp that this is from.
 
     `cpu_variant` names the kernels of the CPU that were chosen as it was loaded (haswell); empty in an engine
     that holds one set of them.
@@ -59,7 +59,7 @@ class Versions:
     engine: str
     abi: int
     ggml: str
-    ggml_commit: str
+    llama_release: str
     cpu_variant: str
 
 
@@ -70,6 +70,6 @@ def versions() -> Versions:
         engine=lib.floatllm_version().decode(),
         abi=lib.floatllm_abi_version(),
         ggml=lib.floatllm_ggml_version().decode(),
-        ggml_commit=lib.floatllm_ggml_commit().decode(),
+        llama_release=lib.floatllm_llama_release().decode(),
         cpu_variant=lib.floatllm_cpu_variant().decode(),
     )

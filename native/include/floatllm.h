@@ -33,7 +33,7 @@ extern "C" {
 #endif
 
 /* Raised whenever a structure or function below changes its meaning. */
-#define FLOATLLM_ABI_VERSION 4
+#define FLOATLLM_ABI_VERSION 5
 
 typedef enum floatllm_status {
     FLOATLLM_OK = 0,
@@ -49,10 +49,11 @@ typedef struct floatllm_session floatllm_session;
 
 /* The value of FLOATLLM_ABI_VERSION that the library was built with. */
 FLOATLLM_API uint32_t floatllm_abi_version(void);
-/* Version of this library and of the ggml inside it; static NUL-terminated strings. */
+/* Version of this library, of the ggml inside it, and the release of llama.cpp that this ggml is from ("b11549";
+   "unpinned" for a tree of the builder's own). Static NUL-terminated strings. */
 FLOATLLM_API const char *floatllm_version(void);
 FLOATLLM_API const char *floatllm_ggml_version(void);
-FLOATLLM_API const char *floatllm_ggml_commit(void);
+FLOATLLM_API const char *floatllm_llama_release(void);
 /* Frees an error message. Accepts NULL. */
 FLOATLLM_API void floatllm_free(void *pointer);
 

@@ -109,7 +109,7 @@ extern "C" {
 uint32_t floatllm_abi_version(void) { return FLOATLLM_ABI_VERSION; }
 const char *floatllm_version(void) { return FLOATLLM_VERSION; }
 const char *floatllm_ggml_version(void) { return ggml_version(); }
-const char *floatllm_ggml_commit(void) { return FLOATLLM_GGML_COMMIT; }
+const char *floatllm_llama_release(void) { return FLOATLLM_LLAMA_RELEASE; }
 void floatllm_free(void *pointer) { std::free(pointer); }
 void floatllm_set_log(floatllm_log_fn log, void *user) { floatllm::set_log(log, user); }
 

@@ -234,7 +234,7 @@ void GraphBuilder::attention(const Op &op, ggml_tensor *factors, const PassShape
         ggml_tensor *attended = ggml_flash_attn_ext(
             context_, ggml_permute(context_, own, 0, 2, 1, 3), heads(k_cache, d.head_k, segment),
             heads(v_cache, d.head_v, segment), mask, d.query_scale, 0.0f, 0.0f);
-        ggml_flash_attn_ext_set_prec(attended, GGML_PREC_F32);
+        ggml_prec_set_acc(attended, GGML_PREC_F32);
         const Region &att = layout.act[static_cast<size_t>(Act::Att)];
         const uint64_t begin = static_cast<uint64_t>(segment.first) * d.att_rows() * sizeof(float);
         // Some kernels keep scratch behind their result; the next activation must not lie there.

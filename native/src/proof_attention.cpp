@@ -147,7 +147,7 @@ Case attention(const Heads &shape, ggml_type type, int64_t positions) {
         ggml_tensor *out =
             ggml_flash_attn_ext(context, ggml_permute(context, in[0], 0, 2, 1, 3), heads(in[1]), heads(in[2]),
                                 in[3], 1.0f / std::sqrt(static_cast<float>(shape.size)), 0.0f, 0.0f);
-        ggml_flash_attn_ext_set_prec(out, GGML_PREC_F32);
+        ggml_prec_set_acc(out, GGML_PREC_F32);
         return Built{out, out};
     };
     made.plain = [shape](const std::vector<Numbers> &in) { return plain_attention(shape, in); };

@@ -57,7 +57,7 @@ class _HalfAnIndex(http.server.BaseHTTPRequestHandler):
     """Lists one file of each package, and ends in the middle of it."""
 
     names: ClassVar[dict[str, str]] = {
-        "ggml-python": "ggml_python-0.0.45.tar.gz",
+        "xllamacpp": "xllamacpp-2026.10.11549.tar.gz",
         "cmake": "cmake-4.0.0-py3-none-any.whl",
         "ninja": "ninja-1.13.0-py3-none-any.whl",
     }

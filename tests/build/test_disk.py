@@ -32,7 +32,7 @@ from floatllm_build.sizes import MIB
 from floatllm_build.system import LiveSystem, Replay
 from floatllm_build.values import DiskFacts, Host, Kept, Plan, PlannedToolkit, Request
 
-GGML = "0.15.3-0a1b"
+GGML = "0.26.0-0a1b"
 INDEX_TOOLKIT = PlannedToolkit(
     nvcc="{cache}/cuda/13.4.3/toolkit/nvidia/cu13/bin/nvcc", version="13.4", download=620 << 20, requires=()
 )

@@ -18,7 +18,6 @@ from floatllm_build.ggml_source import (
     Pin,
     fetch,
     hash_folder,
-    is_tree_file,
     locate,
     read_pin,
     tree_files,
@@ -30,12 +29,15 @@ from floatllm_build.system import Completed, LiveSystem
 
 ROOT = Path(__file__).resolve().parents[2]
 FILES = {
-    "CMakeLists.txt": b"project(ggml)\n",
     "LICENSE": b"MIT\n",
-    "cmake/common.cmake": b"# x\n",
-    "include/ggml.h": b"int x;\n",
-    "src/ggml.c": b"int x;\n",
-    "src/ggml-cpu/ops.cpp": b"\xff\x00binary",
+    "include/llama.h": b"int x;\n",
+    "src/llama.cpp": b"int x;\n",
+    "src/models/llama.cpp": b"int x;\n",
+    "ggml/CMakeLists.txt": b"project(ggml)\n",
+    "ggml/cmake/common.cmake": b"# x\n",
+    "ggml/include/ggml.h": b"int x;\n",
+    "ggml/src/ggml.c": b"int x;\n",
+    "ggml/src/ggml-cpu/ops.cpp": b"\xff\x00binary",
 }
 
 
@@ -46,12 +48,12 @@ def _tree(files: dict[str, bytes]) -> str:
 def _archive(extra: dict[str, bytes]) -> bytes:
     packed = io.BytesIO()
     with tarfile.open(fileobj=packed, mode="w:gz") as tar:
-        names = {f"pkg-1/vendor/ggml/{path}": content for path, content in FILES.items()}
+        names = {f"pkg-1/thirdparty/llama.cpp/{path}": content for path, content in FILES.items()}
         for name, content in {**names, **extra}.items():
             member = tarfile.TarInfo(name)
             member.size = len(content)
             tar.addfile(member, io.BytesIO(content))
-        link = tarfile.TarInfo("pkg-1/vendor/ggml/src/link.c")
+        link = tarfile.TarInfo("pkg-1/thirdparty/llama.cpp/src/link.c")
         link.type, link.linkname = tarfile.SYMTYPE, "/etc/passwd"
         tar.addfile(link)
     return packed.getvalue()
@@ -70,7 +72,7 @@ class Index(LiveSystem):
         self, argv: tuple[str, ...], *, timeout: float = 5.0, variables: Mapping[str, str] | None = None
     ) -> Completed:
         if "download" in argv and "--help" not in argv:
-            assert {"--require-hashes", "--no-deps", "--no-build-isolation"} <= set(argv)
+            assert {"--require-hashes", "--no-deps"} <= set(argv)
             if self.rc == 0:
                 (Path(argv[argv.index("-d") + 1]) / self.name).write_bytes(self.archive)
             return Completed(rc=self.rc, out="", err="ERROR: no matching distribution" if self.rc else "")
@@ -111,8 +113,9 @@ def test_fetched_once_then_found_without_asking(tmp_path: Path) -> None:
 def test_only_the_pinned_files_are_kept(tmp_path: Path) -> None:
     extra = {
         "pkg-1/setup.py": b"x",
-        "pkg-1/vendor/ggml/tests/test.c": b"x",
-        "pkg-1/vendor/ggml/src/../../../evil.c": b"x",
+        "pkg-1/thirdparty/llama.cpp/tests/test.c": b"x",
+        "pkg-1/thirdparty/llama.cpp/ggml/src/ggml-sycl/ggml-sycl.cpp": b"x",
+        "pkg-1/thirdparty/llama.cpp/src/../../../../evil.c": b"x",
     }
     archive = _archive(extra)
     folder = Path(fetch(Index(archive), _pin(archive), tmp_path).folder)
@@ -163,9 +166,10 @@ def test_a_changed_tree_in_the_cache_is_not_used(tmp_path: Path) -> None:
     archive = _archive({})
     pin = _pin(archive)
     folder = Path(fetch(Index(archive), pin, tmp_path).folder)
-    (folder / "src/ggml.c").write_text("int y;\n")
+    (folder / "src/llama.cpp").write_text("int y;\n")
     assert locate(pin, ROOT, tmp_path, None) is None
-    assert Path(fetch(Index(archive), pin, tmp_path).folder, "src/ggml.c").read_bytes() == FILES["src/ggml.c"]
+    again = Path(fetch(Index(archive), pin, tmp_path).folder)
+    assert (again / "src/llama.cpp").read_bytes() == FILES["src/llama.cpp"]
 
 
 def test_a_tree_of_ones_own_is_taken_and_called_so(tmp_path: Path) -> None:
@@ -177,9 +181,11 @@ def test_a_tree_of_ones_own_is_taken_and_called_so(tmp_path: Path) -> None:
     assert source is not None
     assert not source.pinned
     (tmp_path / "src/more.c").unlink()
-    assert hash_folder(tmp_path) == pin.tree_sha256
+    assert hash_folder(pin, tmp_path) == pin.tree_sha256
     with pytest.raises(UsageFaultError, match=r"ggml\.h"):
         locate(pin, ROOT, tmp_path, tmp_path / "src")
+    with pytest.raises(UsageFaultError, match="holds ggml alone"):
+        locate(pin, ROOT, tmp_path, tmp_path / "ggml")
 
 
 def test_the_order_of_files_is_that_of_bytes() -> None:
@@ -192,10 +198,14 @@ def test_the_order_of_files_is_that_of_bytes() -> None:
 
 @pytest.mark.parametrize(
     ("path", "kept"),
-    [("LICENSE", True), ("src/x", True), ("srcs/x", False), ("README.md", False), ("tests/LICENSE", False)],
+    [
+        *(("LICENSE", True), ("src/x", True), ("src/models/x", True), ("ggml/src/x", True)),
+        *(("ggml/src/ggml-cpu/arch/x", True), ("ggml/src/ggml-sycl/x", False), ("ggml/x", False)),
+        *(("srcs/x", False), ("README.md", False), ("tests/LICENSE", False)),
+    ],
 )
 def test_which_files_count(path: str, kept: bool) -> None:
-    assert is_tree_file(path) is kept
+    assert read_pin(ROOT).keeps(path) is kept
 
 
 def _beside(data: Path, files: dict[str, bytes]) -> Path:
@@ -214,18 +224,18 @@ def test_a_tree_beside_us_is_taken_into_the_cache(tmp_path: Path) -> None:
     found = locate(pin, tmp_path, cache, None)
     assert found is not None
     assert (found.pinned, found.fetched, Path(found.folder).parent) == (True, False, cache / "ggml")
-    assert tree_files(Path(found.folder)) == FILES
+    assert tree_files(pin, Path(found.folder)) == FILES
     assert _left_over(cache) == [pin.folder_name]
-    assert (Path(found.folder) / "src/ggml.c").stat().st_mtime == (source / "src/ggml.c").stat().st_mtime
-    before = (Path(found.folder) / "src/ggml.c").stat().st_ino
+    assert (Path(found.folder) / "src/llama.cpp").stat().st_mtime == (source / "src/llama.cpp").stat().st_mtime
+    before = (Path(found.folder) / "src/llama.cpp").stat().st_ino
     again = locate(pin, tmp_path, cache, None)
     assert again == found
-    assert (Path(found.folder) / "src/ggml.c").stat().st_ino == before
+    assert (Path(found.folder) / "src/llama.cpp").stat().st_ino == before
 
 
 def test_a_changed_tree_beside_us_is_refused(tmp_path: Path) -> None:
     pin, cache = _pin(_archive({})), tmp_path / "cache"
-    source = _beside(tmp_path, {**FILES, "src/ggml.c": b"int y;\n"})
+    source = _beside(tmp_path, {**FILES, "src/llama.cpp": b"int y;\n"})
     with pytest.raises(SourceFaultError, match="was changed"):
         locate(pin, tmp_path, cache, None)
     assert not cache.exists()

@@ -82,7 +82,7 @@ def test_the_manifest_says_what_decided_and_nothing_of_this_machine(engine_env: 
     assert manifest["engine_version"] == "0.1.0"
     assert (manifest["preset"], manifest["build_type"]) == ("cpu", "Release")
     assert manifest["backends"] == ["cpu", "rpc"]
-    pinned = {key: pin[key] for key in ("version", "commit", "tree_sha256")}
+    pinned = {key: pin[key] for key in ("version", "release", "tree_sha256")}
     assert manifest["ggml"] == {**pinned, "pinned": True}
     assert manifest["portable"] is False
     assert manifest["options"]["GGML_LLAMAFILE"] is True

@@ -275,7 +275,7 @@ def test_a_failed_command_names_the_report_which_tells_it_and_no_secret(
     assert error["command"] == "floatllm-build install --jobs 3"
     assert "could not be fetched" in error["message"]
     assert json.loads(parts["environment.json"])["variables"]["PIP_NO_INDEX"] == "1"
-    assert json.loads(parts["versions.json"])["ggml"]["commit"]
+    assert json.loads(parts["versions.json"])["ggml"]["release"]
     assert json.loads(parts["plan.json"])["plan"]["preset"] == "cpu"
     words = ("TopSecret", "open-sesame", "correct-horse", "shibboleth", "letmein", "example.org", "joe:")
     for name, text in parts.items():

@@ -125,7 +125,7 @@ def test_an_engine_that_is_there_is_valid_too() -> None:
         preset="cpu",
         backends=("cpu",),
         device="CPU",
-        ggml="0.15.3",
+        ggml="0.26.0",
         plugins=(),
         current=False,
         changes=("preset cpu to cuda",),

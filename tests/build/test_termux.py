@@ -215,11 +215,13 @@ def _pip(*arguments: object) -> None:
 
 
 def _fill_index(index: Path, scratch: Path) -> None:
-    """What pip gets on a phone without compiling anything; and ggml's source."""
+    """What pip gets on a phone without compiling anything; and the archive with llama.cpp."""
     project = (ROOT / "pyproject.toml").read_text(encoding="utf-8")
     lists = re.findall(r"^(?:requires|dependencies) = \[(.*?)\]", project, re.MULTILINE | re.DOTALL)
     wanted = [word for text in lists for word in re.findall(r'"(.+?)"', text)]
     assert len(wanted) > 4
+    # What pip builds the metadata of the archive with that holds llama.cpp.
+    wanted += ["cython", "versioneer[toml]", "setuptools"]
     python = "{}.{}".format(*sys.version_info)
     options = ("--only-binary=:all:", "--platform", "android_24_arm64_v8a", "--python-version", python)
     _pip("download", *options, "--dest", index, *wanted, "pip")

@@ -37,7 +37,7 @@ MANIFEST = {
     "preset": "cuda",
     "proof": "device",
     "backends": ["cpu", "cuda", "rpc"],
-    "ggml": {"version": "0.15.3"},
+    "ggml": {"version": "0.26.0"},
 }
 
 
@@ -232,7 +232,7 @@ def engine(site: Path) -> tuple[Engine, Path]:
 
 def test_the_engine_is_known_by_its_manifest(site: Path) -> None:
     found, info = engine(site)
-    assert (found.version, found.preset, found.device, found.ggml) == ("0.1.0", "cuda", "CUDA0", "0.15.3")
+    assert (found.version, found.preset, found.device, found.ggml) == ("0.1.0", "cuda", "CUDA0", "0.26.0")
     assert found.plugins == ("floatllm-cuda13",)
     assert found.current is None
     assert installed_key(info) == ""
@@ -264,14 +264,14 @@ def test_changes_are_told_in_words(site: Path) -> None:
     found, info = engine(site)
     same = {"floatllm/__init__.py": record_hash(b"x = 1\n")}
     plan = replace(PLAN, preset="cuda")
-    assert find_changes(found, info, plan, "0.15.3", "0.1.0", same) == ()
+    assert find_changes(found, info, plan, "0.26.0", "0.1.0", same) == ()
     other = {"floatllm/__init__.py": record_hash(b"x = 2\n")}
-    assert find_changes(found, info, plan, "0.15.3", "0.1.0", other) == ("the engine's sources",)
+    assert find_changes(found, info, plan, "0.26.0", "0.1.0", other) == ("the engine's sources",)
     plan = replace(PLAN, preset="cpu")
-    assert find_changes(found, info, plan, "0.16.0", "0.2.0", same) == (
+    assert find_changes(found, info, plan, "0.27.0", "0.2.0", same) == (
         "floatllm 0.1.0 to 0.2.0",
         "preset cuda to cpu",
-        "ggml 0.15.3 to 0.16.0",
+        "ggml 0.26.0 to 0.27.0",
     )
 
 

@@ -32,7 +32,7 @@ def test_the_wheel_holds_what_its_manifest_lists_and_nothing_else(wheel: zipfile
     assert sorted(wheel.namelist()) == manifest["files"]
 
 
-def test_the_bill_of_materials_is_valid_and_names_the_pinned_ggml(wheel: zipfile.ZipFile) -> None:
+def test_the_bill_of_materials_is_valid_and_names_the_pinned_source(wheel: zipfile.ZipFile) -> None:
     # Here, because this import takes a second.
     from cyclonedx.schema import SchemaVersion
     from cyclonedx.validation.json import JsonStrictValidator
@@ -40,9 +40,9 @@ def test_the_bill_of_materials_is_valid_and_names_the_pinned_ggml(wheel: zipfile
     text = wheel.read("floatllm-0.1.0.dist-info/sboms/floatllm.cdx.json").decode()
     assert JsonStrictValidator(SchemaVersion.V1_6).validate_str(text) is None
     (part,) = json.loads(text)["components"]
-    assert (part["name"], part["version"]) == ("ggml", PIN["version"])
-    assert part["purl"].endswith(PIN["commit"])
-    assert part["properties"][0]["value"] == PIN["tree_sha256"]
+    assert (part["name"], part["version"]) == ("llama.cpp", PIN["release"])
+    assert part["purl"].endswith(PIN["release"])
+    assert [one["value"] for one in part["properties"]] == [PIN["tree_sha256"], PIN["version"]]
 
 
 def test_both_licences_are_in_its_metadata(wheel: zipfile.ZipFile) -> None:

@@ -14,7 +14,7 @@ import pytest
 from floatllm import loader, plugin
 from tool_environment import Environment
 
-GGML = {"version": "0.15.3", "commit": "c", "tree_sha256": "t", "pinned": True}
+GGML = {"version": "0.26.0", "release": "b11549", "tree_sha256": "t", "pinned": True}
 BASE: dict[str, Any] = {
     "engine_version": "0.1.0",
     "abi_version": 4,
