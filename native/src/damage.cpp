@@ -47,13 +47,16 @@ int64_t first_damaged(ggml_type type, const void *blocks, uint64_t bytes) {
     return -1;
 }
 
-void refuse_damage(const GgufFile &model, const Tensor &tensor, uint64_t at) {
+void refuse_damage(const std::string &path, const std::string &tensor, ggml_type type, uint64_t at) {
     throw Error(
         FLOATLLM_ERROR_MODEL,
         format("%s: at byte %llu, weights of %s (%s) are not numbers but NaN or infinite; the file is "
                "damaged. Fetch it again.",
-               model.file(tensor.file).path().c_str(), static_cast<unsigned long long>(at),
-               tensor.name.c_str(), ggml_type_name(tensor.type)));
+               path.c_str(), ull(at), tensor.c_str(), ggml_type_name(type)));
+}
+
+void refuse_damage(const GgufFile &model, const Tensor &tensor, uint64_t at) {
+    refuse_damage(model.file(tensor.file).path(), tensor.name, tensor.type, at);
 }
 
 void require_sound(const GgufFile &model, const Tensor &tensor, uint64_t at, const void *blocks,

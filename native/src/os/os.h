@@ -24,6 +24,9 @@ class File {
     // earlier (it shrank since it was opened) or the read fails.
     void read_at(uint64_t offset, void *buffer, size_t count) const;
 
+    // Of the file itself, whatever its path: equal for two handles of one file.
+    std::pair<uint64_t, uint64_t> identity() const { return identity_; }
+
     // Opens a second handle that reads past the system's page cache. False, with the reason in `why`,
     // where the file system has no such reads; read_direct() then reads through the cache.
     bool open_direct(std::string &why);
@@ -35,6 +38,7 @@ class File {
     friend class Mapping;
     std::string path_;
     uint64_t size_ = 0;
+    std::pair<uint64_t, uint64_t> identity_;  // device and number of the file
     intptr_t handle_ = -1;
     intptr_t direct_ = -1;
 };
@@ -84,6 +88,16 @@ class Mapping {
     size_t size_ = 0;
     Guard *guard_ = nullptr;
 };
+
+// What this process has mapped at an address: a byte of a file, or nothing (then `file` is 0).
+struct Mapped {
+    uint64_t device;
+    uint64_t file;
+    uint64_t offset;
+
+    std::pair<uint64_t, uint64_t> identity() const { return {device, file}; }
+};
+Mapped mapped_at(const void *address);
 
 // A shared library of the system's loader, closed again unless somebody else opened it too. Its names are not
 // given to other libraries.

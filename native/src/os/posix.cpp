@@ -57,6 +57,7 @@ File::File(const std::string &path) : path_(path) {
     }
     handle_ = fd;
     size_ = static_cast<uint64_t>(info.st_size);
+    identity_ = {static_cast<uint64_t>(info.st_dev), static_cast<uint64_t>(info.st_ino)};
 }
 
 File::~File() {

@@ -5,10 +5,18 @@
 #include <algorithm>
 #include <atomic>
 #include <cerrno>
+#include <cstdio>
 #include <cstring>
+#include <fstream>
 #include <memory>
 #include <mutex>
+#include <string>
 #include <vector>
+
+#if defined(__APPLE__)
+#include <libproc.h>
+#include <unistd.h>
+#endif
 
 #include "error.h"
 #include "os/os.h"
@@ -217,6 +225,52 @@ double cached_share(const File &file) {
     (void)file;
     return 0;
 #endif
+}
+
+namespace {
+
+// The path and the file's byte of what is mapped at an address; false if no file is.
+bool mapped_path(uintptr_t at, std::string &path, uint64_t &offset) {
+#if defined(__APPLE__)
+    proc_regionwithpathinfo info;
+    if (proc_pidinfo(getpid(), PROC_PIDREGIONPATHINFO, at, &info, sizeof info) != sizeof info ||
+        info.prp_vip.vip_path[0] == '\0' || at < info.prp_prinfo.pri_address) {
+        return false;
+    }
+    path = info.prp_vip.vip_path;
+    offset = info.prp_prinfo.pri_offset + (at - info.prp_prinfo.pri_address);
+    return true;
+#else
+    // "7f00-7f80 r--s 00000000 08:01 123   /path": see proc(5).
+    std::ifstream maps("/proc/self/maps");
+    std::string line;
+    while (std::getline(maps, line)) {
+        unsigned long long begin = 0;
+        unsigned long long end = 0;
+        unsigned long long from = 0;
+        int name = 0;
+        if (std::sscanf(line.c_str(), "%llx-%llx %*s %llx %*s %*s %n", &begin, &end, &from, &name) == 3 &&
+            at >= begin && at < end) {
+            path = line.substr(static_cast<size_t>(name));
+            offset = from + (at - begin);
+            return !path.empty() && path[0] == '/';
+        }
+    }
+    return false;
+#endif
+}
+
+}  // namespace
+
+Mapped mapped_at(const void *address) {
+    std::string path;
+    uint64_t offset = 0;
+    struct stat info;
+    // Overlays and subvolumes give a mapping another device number than the file: its path is asked instead.
+    if (!mapped_path(reinterpret_cast<uintptr_t>(address), path, offset) || ::stat(path.c_str(), &info) != 0) {
+        return {0, 0, 0};
+    }
+    return {static_cast<uint64_t>(info.st_dev), static_cast<uint64_t>(info.st_ino), offset};
 }
 
 }  // namespace floatllm::os

@@ -1,6 +1,7 @@
 #define WIN32_LEAN_AND_MEAN
 #define NOMINMAX
 #include <windows.h>
+#include <psapi.h>
 
 #include <algorithm>
 
@@ -62,6 +63,40 @@ void *Library::symbol(const char *name) const {
     return reinterpret_cast<void *>(GetProcAddress(static_cast<HMODULE>(handle_), name));
 }
 
+namespace {
+
+std::pair<uint64_t, uint64_t> identity_of(HANDLE handle) {
+    BY_HANDLE_FILE_INFORMATION info;
+    if (GetFileInformationByHandle(handle, &info) == 0) {
+        return {0, 0};
+    }
+    return {info.dwVolumeSerialNumber, static_cast<uint64_t>(info.nFileIndexHigh) << 32 | info.nFileIndexLow};
+}
+
+}  // namespace
+
+Mapped mapped_at(const void *address) {
+    MEMORY_BASIC_INFORMATION region;
+    wchar_t name[MAX_PATH];
+    if (VirtualQuery(address, &region, sizeof region) == 0 || region.Type != MEM_MAPPED ||
+        GetMappedFileNameW(GetCurrentProcess(), const_cast<void *>(address), name, MAX_PATH) == 0) {
+        return {0, 0, 0};
+    }
+    // The name is the device's own: \\Device\\HarddiskVolume3\\...
+    const std::wstring path = L"\\\\?\\GLOBALROOT" + std::wstring(name);
+    const HANDLE handle = CreateFileW(path.c_str(), 0, FILE_SHARE_READ | FILE_SHARE_WRITE | FILE_SHARE_DELETE,
+                                      nullptr, OPEN_EXISTING, FILE_ATTRIBUTE_NORMAL, nullptr);
+    if (handle == INVALID_HANDLE_VALUE) {
+        return {0, 0, 0};
+    }
+    const auto [device, file] = identity_of(handle);
+    CloseHandle(handle);
+    // Files are mapped whole, from their first byte.
+    return {device, file,
+            static_cast<uint64_t>(static_cast<const char *>(address) -
+                                  static_cast<const char *>(region.AllocationBase))};
+}
+
 File::File(const std::string &path) : path_(path) {
     const std::wstring name = wide(path);
     const DWORD attributes = GetFileAttributesW(name.c_str());
@@ -91,6 +126,7 @@ File::File(const std::string &path) : path_(path) {
     }
     handle_ = reinterpret_cast<intptr_t>(handle);
     size_ = static_cast<uint64_t>(size.QuadPart);
+    identity_ = identity_of(handle);
 }
 
 File::~File() {

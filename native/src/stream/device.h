@@ -1,0 +1,75 @@
+// A ggml device whose weights lie in files: it wraps the device that computes, and brings each weight there in
+// time.
+//
+// libllama, or any program on ggml, builds its graphs on it as on any other device. A graph is cut into
+// segments. While the wrapped device computes one, readers fill the slots of the next.
+#pragma once
+
+#include <mutex>
+#include <string>
+
+#include "ggml-backend.h"
+#include "stream/ring.h"
+#include "stream/weights.h"
+
+namespace floatllm::stream {
+
+struct Limits {
+    Io io;
+    uint64_t kept;        // bytes of weights that stay in memory
+    uint64_t slot_bytes;  // of the ring
+    unsigned slots;
+    unsigned readers;
+};
+
+// Weights up to this size are always kept: norms, biases, routers, state matrices. The kernels that take them
+// want them whole, and reading them alone would cost a disk access each.
+constexpr uint64_t kSmallWeight = uint64_t{128} << 10;
+// Rows of an embedding are read into so much memory at a time.
+constexpr uint64_t kRowBytes = uint64_t{1} << 20;
+
+// One for each model; all of its contexts share the ring, the kept weights and the readers.
+class Device {
+  public:
+    // Throws Error(FLOATLLM_ERROR_ENGINE). `base` computes; it must read the host's memory.
+    Device(ggml_backend_dev_t base, Files files, const Limits &limits);
+    ~Device();
+    Device(const Device &) = delete;
+    Device &operator=(const Device &) = delete;
+
+    ggml_backend_dev_t handle();
+    // Keeps these in memory, read now. Throws as Landing::wait().
+    void keep(const std::vector<Range> &ranges);
+    // What made the last pass fail, or nothing. It is told once.
+    std::string take_failure();
+
+    struct Count {
+        uint64_t passes = 0;
+        uint64_t cuttings = 0;  // graphs that were cut; the others were known
+        uint64_t segments = 0;
+        uint64_t kept = 0;  // bytes
+        uint64_t read = 0;  // bytes that passed through the ring
+        double waited = 0;  // seconds for the ring
+    };
+    const Count &count() const { return count_; }
+
+  private:
+    friend struct Glue;
+    friend class Pass;
+    struct Handles;
+
+    char *kept(const Range &range) const;
+    void fail(const std::string &why);
+
+    const Limits limits_;
+    std::unique_ptr<Handles> handles_;
+    std::mutex one_pass_;
+    Weights weights_;
+    ReadPool readers_;
+    Ring ring_;
+    std::vector<std::pair<Range, std::unique_ptr<Landing>>> kept_;
+    std::string failure_;
+    Count count_;
+};
+
+}  // namespace floatllm::stream
