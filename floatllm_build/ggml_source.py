@@ -200,7 +200,7 @@ def fetch(system: System, pin: Pin, cache: Path) -> GgmlSource:
     """
     with scratch_in(cache / "ggml", ".fetch-") as scratch:
         try:
-            archive = _download(system, pin, cache, scratch)
+            archive = download(system, pin, cache, scratch)
             tree = scratch / "tree"
             _unpack(archive, pin, tree)
             found = hash_folder(pin, tree)
@@ -214,7 +214,8 @@ def fetch(system: System, pin: Pin, cache: Path) -> GgmlSource:
             raise _not_kept(pin, cache, error) from error
 
 
-def _download(system: System, pin: Pin, cache: Path, scratch: Path) -> Path:
+def download(system: System, pin: Pin, cache: Path, scratch: Path) -> Path:
+    """The archive that holds the pinned tree, in the folder `scratch`. Raises SourceFaultError as fetch()."""
     requirements = scratch / "requirements.txt"
     requirements.write_text(f"{pin.requirement} --hash=sha256:{pin.archive_sha256}\n", encoding="utf-8")
     package = pin.requirement.partition("==")[0]
@@ -234,7 +235,9 @@ def _download(system: System, pin: Pin, cache: Path, scratch: Path) -> Path:
     archive = scratch / pin.archive
     if fetched.done.rc != 0 or not archive.is_file():
         then = _WITHOUT_A_NETWORK if fetched.offline else f"Fix this and run the command again. {pin.by_hand}"
-        raise SourceFaultError(f"The source of llama.cpp {pin.release} could not be fetched: {fetched.why}{then}")
+        raise SourceFaultError(
+            f"The source of llama.cpp {pin.release} could not be fetched: {fetched.why}{then}"
+        )
     found = sha256_file(archive)
     if found != pin.archive_sha256:
         raise SourceFaultError(

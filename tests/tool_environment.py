@@ -43,6 +43,11 @@ class Environment:
         """The sources that travel inside the installed tool."""
         return next(self.prefix.glob("lib/python*/site-packages/floatllm_build/data"))
 
+    @property
+    def source(self) -> Path:
+        """The tree of llama.cpp in the tool's cache."""
+        return next((self.cache / "ggml").glob("0.*"))
+
     def tool(self, *arguments: object, **variables: str) -> subprocess.CompletedProcess[str]:
         """Runs floatllm-build, far from the checkout."""
         return subprocess.run(

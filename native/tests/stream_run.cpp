@@ -14,6 +14,7 @@
 #include "gguf_file.h"
 #include "llama.h"
 #include "stream/device.h"
+#include "stream/kept.h"
 
 using namespace floatllm;
 
@@ -23,7 +24,8 @@ struct Options {
     std::string model;
     bool stream;
     std::string out;
-    stream::Limits limits{stream::Io::Direct, 0, uint64_t{1} << 20, 3, 4};
+    stream::Limits limits{stream::Io::Direct, uint64_t{1} << 20, 3, 6};
+    uint64_t kept = 0;
     int prompt = 12;
     int tokens = 4;
     int threads = 2;
@@ -37,7 +39,7 @@ Options parse(int argc, char **argv) {
     };
     options.limits.slot_bytes = number(4, options.limits.slot_bytes);
     options.limits.slots = static_cast<unsigned>(number(5, options.limits.slots));
-    options.limits.kept = number(6, 0);
+    options.kept = number(6, 0);
     options.limits.io =
         argc > 7 && std::strcmp(argv[7], "windows") == 0 ? stream::Io::Windows : stream::Io::Direct;
     options.prompt = static_cast<int>(number(8, 12));
@@ -75,6 +77,7 @@ int run(const Options &options) {
         const auto file = std::make_shared<const GgufFile>(options.model);
         device = std::make_unique<stream::Device>(ggml_backend_dev_by_type(GGML_BACKEND_DEVICE_TYPE_CPU),
                                                   files_of(file, 1), options.limits);
+        device->keep(stream::choose_kept(file->tensors(), options.kept));
         devices[0] = device->handle();
         wanted.n_gpu_layers = 1 << 20;
         overrides[0] = {".*", ggml_backend_dev_buffer_type(device->handle())};

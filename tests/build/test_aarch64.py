@@ -64,7 +64,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def engine_for(folder: Path, engine_env: Environment) -> Callable[[str], Engine]:
     """Cross-compiles the engine for an architecture, once."""
-    ggml = next((engine_env.cache / "ggml").glob("0.*"))
+    ggml = engine_env.source
 
     @cache
     def build(arch: str) -> Engine:

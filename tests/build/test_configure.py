@@ -31,7 +31,7 @@ def ggml(tool_env: Environment) -> Path:
     done = tool_env.tool("fetch")
     if done.returncode != 0:
         skip_or_fail(f"`floatllm-build fetch` failed, perhaps without a network: {done.stderr[-300:]}")
-    return next((tool_env.cache / "ggml").glob("0.*"))
+    return tool_env.source
 
 
 @pytest.fixture(scope="module")

@@ -30,7 +30,7 @@ def checkout(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def ggml(engine_env: Environment) -> Path:
-    return next((engine_env.cache / "ggml").glob("0.*"))
+    return engine_env.source
 
 
 def cmake(*arguments: object, cwd: Path, **variables: str) -> subprocess.CompletedProcess[str]:

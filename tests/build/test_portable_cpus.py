@@ -116,7 +116,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def arm_engine(folder: Path, engine_env: Environment) -> Engine:
     """The portable engine, cross-compiled."""
-    ggml = next((engine_env.cache / "ggml").glob("0.*"))
+    ggml = engine_env.source
     out = folder / "wheel-cpu"
     toolchain = f"-DCMAKE_TOOLCHAIN_FILE={folder / 'toolchain.cmake'}"
     source = ("-S", folder / "native", "-B", out, f"-DGGML_DIR={ggml}")

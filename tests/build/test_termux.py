@@ -227,7 +227,7 @@ def _fill_index(index: Path, scratch: Path) -> None:
     _pip("download", *options, "--dest", index, *wanted, "pip")
     assert [path.name for path in index.iterdir() if not path.name.endswith("-none-any.whl")] == []
     pin = ggml_source.read_pin(ROOT)
-    shutil.copy2(ggml_source._download(LiveSystem(), pin, scratch / "cache", scratch), index)
+    shutil.copy2(ggml_source.download(LiveSystem(), pin, scratch / "cache", scratch), index)
 
 
 @pytest.fixture(scope="module")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import re
 import shutil
 import subprocess
@@ -10,7 +9,8 @@ from pathlib import Path
 
 import corpus
 import pytest
-from tool_environment import ROOT, Environment, skip_or_fail
+from llama_tree import llama_source
+from tool_environment import ROOT, skip_or_fail
 
 pytestmark = [pytest.mark.ci, pytest.mark.build]
 
@@ -40,12 +40,18 @@ def fuzzer(tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureRequ
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode != 0:
         skip_or_fail(f"clang has no sanitizers (Debian: apt install libclang-rt-dev): {done.stderr[-500:]}")
-    ggml = os.environ.get("GGML_DIR")
-    if not ggml:
-        tool: Environment = request.getfixturevalue("engine_env")
-        ggml = str(next((tool.cache / "ggml").glob("0.*")))
+    source = llama_source(request)
     _cmake(
-        *("--preset", "cpu", "-S", _NATIVE, "-B", folder / "out", f"-DGGML_DIR={ggml}", "-DFLOATLLM_FUZZ=ON"),
+        *(
+            "--preset",
+            "cpu",
+            "-S",
+            _NATIVE,
+            "-B",
+            folder / "out",
+            f"-DGGML_DIR={source}",
+            "-DFLOATLLM_FUZZ=ON",
+        ),
         *("-DCMAKE_C_COMPILER=clang", "-DCMAKE_CXX_COMPILER=clang++"),
     )
     _cmake("--build", folder / "out", "--target", "gguf_fuzz", "-j", "2")

@@ -64,13 +64,13 @@ def liar(tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureReques
     else:
         tool: Environment = request.getfixturevalue("engine_env")
         out = next((tool.cache / "build").glob("cpu*/out"))
-        source = next((tool.cache / "ggml").glob("0.*"))
+        source = tool.source
     program = tmp_path_factory.mktemp("liar") / "liar"
     objects = sorted(out.glob("CMakeFiles/floatllm.dir/src/**/*.o"))
     archives = sorted(out.glob("**/libggml*.a"))
     assert objects
     assert archives
-    includes = (source / "include", source / "src", ROOT / "native" / "include")
+    includes = (source / "ggml" / "include", source / "ggml" / "src", ROOT / "native" / "include")
     command = ["c++", "-std=c++17", *(f"-I{folder}" for folder in includes)]
     command += [Path(__file__).with_name("lying_device.cpp"), *objects, "-Wl,--start-group", *archives]
     done = subprocess.run(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 import subprocess
 import sys
@@ -12,7 +11,8 @@ from pathlib import Path
 import hostile
 import pytest
 from gguf import GGMLQuantizationType as Type
-from tool_environment import ROOT, Environment, skip_or_fail
+from llama_tree import llama_source
+from tool_environment import ROOT, skip_or_fail
 
 pytestmark = [
     pytest.mark.ci,
@@ -54,16 +54,13 @@ def programs(tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureRe
     for name in ("cmake", "ninja", "gcc", "g++"):
         if not shutil.which(name):
             skip_or_fail(f"{name} is not on PATH (Debian: apt install g++ cmake ninja-build)")
-    ggml = os.environ.get("GGML_DIR")
-    if not ggml:
-        tool: Environment = request.getfixturevalue("engine_env")
-        ggml = str(next((tool.cache / "ggml").glob("0.*")))
+    source = llama_source(request)
     # Nothing here takes long to compute, but much to optimise.
     light = ("-DCMAKE_BUILD_TYPE=Debug", "-DCMAKE_C_FLAGS_DEBUG=-O1", "-DCMAKE_CXX_FLAGS_DEBUG=-O1")
     compilers = ("-DCMAKE_C_COMPILER=gcc", "-DCMAKE_CXX_COMPILER=g++")
     out = folder / "out"
     _do(
-        *("cmake", "--preset", "cpu", "-S", _NATIVE, "-B", out, f"-DGGML_DIR={ggml}"),
+        *("cmake", "--preset", "cpu", "-S", _NATIVE, "-B", out, f"-DGGML_DIR={source}"),
         *("-DFLOATLLM_SANITIZE=ON", *light, *compilers),
     )
     _do("cmake", "--build", out, "--target", "floatllm", "-j", "2")

@@ -221,12 +221,17 @@ struct Glue {
     static ggml_backend_dev_t reg_device(ggml_backend_reg_t reg, size_t) {
         return static_cast<Device *>(reg->context)->handle();
     }
+    static bool reads_files() { return true; }
     static void *reg_proc(ggml_backend_reg_t, const char *name) {
         if (std::strcmp(name, "ggml_backend_set_n_threads") == 0) {
             return reinterpret_cast<void *>(set_threads);
         }
         if (std::strcmp(name, "ggml_backend_set_abort_callback") == 0) {
             return reinterpret_cast<void *>(set_abort);
+        }
+        // What libllama, as we patch it, asks before it has the system read a file ahead.
+        if (std::strcmp(name, "ggml_backend_reads_files") == 0) {
+            return reinterpret_cast<void *>(reads_files);
         }
         return nullptr;
     }

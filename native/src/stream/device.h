@@ -16,7 +16,6 @@ namespace floatllm::stream {
 
 struct Limits {
     Io io;
-    uint64_t kept;        // bytes of weights that stay in memory
     uint64_t slot_bytes;  // of the ring
     unsigned slots;
     unsigned readers;

@@ -1,0 +1,134 @@
+"""The streaming device under libllama: the numbers of the resident model to the bit, and errors that are told."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+import time
+from pathlib import Path
+
+import pytest
+from llama_tree import extras, llama_source
+from streaming import MIB, Programs, Ring, compare, compare_all
+from tool_environment import ROOT, skip_or_fail
+
+pytestmark = [pytest.mark.ci, pytest.mark.build]
+
+
+def _cmake(*arguments: object) -> None:
+    done = subprocess.run(
+        ["cmake", *map(str, arguments)], cwd=ROOT, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
+
+
+@pytest.fixture(scope="module")
+def programs(tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureRequest) -> Programs:
+    for name in ("cmake", "ninja", "c++"):
+        if not shutil.which(name):
+            skip_or_fail(f"{name} is not on PATH (Debian: apt install g++ cmake ninja-build)")
+    out = tmp_path_factory.mktemp("streaming") / "out"
+    # libllama's own code takes longer to optimise than these small models to run.
+    light = ("-DCMAKE_BUILD_TYPE=Release", "-DCMAKE_C_FLAGS_RELEASE=-O1", "-DCMAKE_CXX_FLAGS_RELEASE=-O1")
+    _cmake(
+        *("--preset", "cpu", "-S", ROOT / "native", "-B", out, f"-DGGML_DIR={llama_source(request)}"),
+        *("-DFLOATLLM_TESTS=ON", f"-DFLOATLLM_LLAMA_TESTS={extras(request.config)}", *light),
+    )
+    _cmake("--build", out, "-j", "2", "--target", "stream_run", "made_models")
+    return Programs(out)
+
+
+@pytest.fixture(scope="module")
+def models(programs: Programs, tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
+    models = programs.write_models(tmp_path_factory.mktemp("architectures"))
+    assert len(models) >= 130
+    return models
+
+
+# Experts lie whole in a slot: 12 MiB of them in the model of deepseek2.
+@pytest.mark.parametrize("io", ["direct", "windows"])
+def test_every_architecture_gives_the_same_bytes(programs: Programs, models: list[Path], io: str) -> None:
+    compared = list(compare_all(programs, models, Ring(slot=13 * MIB, io=io)))
+    assert [one for one in compared if one.verdict != "same"] == []
+
+
+def test_real_models_through_a_small_ring(
+    programs: Programs, smollm: Path, gemma: Path, tmp_path: Path
+) -> None:
+    for model in (smollm, gemma):
+        for ring in (Ring(), Ring(slot=3 * MIB, slots=2, kept=20 * MIB, io="windows")):
+            assert compare(programs, model, tmp_path, ring).verdict == "same", (model, ring)
+
+
+def test_rows_larger_than_a_slot_end_the_pass_with_a_sentence(
+    programs: Programs, smollm: Path, tmp_path: Path
+) -> None:
+    done = programs.run(smollm, tmp_path / "out", Ring(slot=20_000))
+    assert done.returncode == 4
+    assert "64 rows of a matrix take" in done.stderr
+    assert "a slot holds 19.5 KiB. Give a larger --memory." in done.stderr
+
+
+def test_weights_that_are_no_numbers_are_found_when_they_are_read(
+    programs: Programs, smollm: Path, tmp_path: Path
+) -> None:
+    from gguf import GGUFReader
+
+    tensor = next(one for one in GGUFReader(smollm).tensors if one.name == "blk.17.ffn_down.weight")
+    damaged = tmp_path / "damaged.gguf"
+    shutil.copyfile(smollm, damaged)
+    with damaged.open("r+b") as file:
+        # Half of a block's scale in the last row: NaN as float16.
+        file.seek(int(tensor.data_offset) + int(tensor.n_bytes) - 20)
+        file.write(b"\xff\x7f")
+    done = programs.run(damaged, tmp_path / "out", Ring())
+    assert done.returncode == 4
+    assert "weights of blk.17.ffn_down.weight (q4_1) are not numbers but NaN or infinite" in done.stderr
+
+
+@pytest.mark.parametrize("io", ["direct", "windows"])
+def test_a_file_that_is_cut_while_it_runs_ends_the_pass_with_a_sentence(
+    programs: Programs, smollm: Path, tmp_path: Path, io: str
+) -> None:
+    model = tmp_path / "model.gguf"
+    shutil.copyfile(smollm, model)
+    with programs.start(model, tmp_path / "out", Ring(io=io), tokens=1000) as child:
+        deadline = time.monotonic() + 60
+        while (not (tmp_path / "out").exists() or (tmp_path / "out").stat().st_size == 0) and (
+            time.monotonic() < deadline
+        ):
+            time.sleep(0.01)
+        with model.open("r+b") as file:
+            file.truncate(30 * MIB)
+        _, errors = child.communicate(timeout=60)
+    assert child.returncode == 4, (child.returncode, errors)
+    assert "became shorter" in errors, errors
+
+
+def test_the_file_is_not_read_ahead(programs: Programs, smollm: Path, tmp_path: Path) -> None:
+    """ggml/patches/no-prefetch.cmake: libllama has the system read all of a file that it maps."""
+    if not shutil.which("fincore"):
+        skip_or_fail("fincore is not on PATH (Debian: apt install util-linux)")
+    model = tmp_path / "model.gguf"
+    shutil.copyfile(smollm, model)
+
+    def cached() -> int:
+        command = ["fincore", "--bytes", "--noheadings", "--output", "RES", str(model)]
+        return int(subprocess.run(command, capture_output=True, text=True, check=True).stdout)
+
+    def drop() -> None:
+        import os
+
+        file = os.open(model, os.O_RDONLY)
+        os.fsync(file)
+        os.posix_fadvise(file, 0, 0, os.POSIX_FADV_DONTNEED)
+        os.close(file)
+
+    drop()
+    if cached() > MIB:
+        skip_or_fail("this file system keeps files in memory")
+    assert programs.run(model, tmp_path / "out", Ring(), tokens=0).returncode == 0
+    assert cached() < 8 * MIB
+    drop()
+    assert programs.run(model, tmp_path / "out", None, tokens=0).returncode == 0
+    assert cached() > 60 * MIB, "plain llama.cpp no longer reads ahead: the patch can go"
