@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import hashlib
 import os
@@ -14,7 +15,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from floatllm_build.errors import UsageFaultError
-from floatllm_build.trust import make_private
+from floatllm_build.trust import close, make_private
 
 # Larger ones grow the heap for good: glibc maps no piece of a size that was freed before.
 _PIECE = 1 << 16
@@ -52,7 +53,8 @@ def remove_folder(folder: Path) -> str:
 def scratch_in(home: Path, prefix: str) -> Iterator[Path]:
     """A new folder in `home` while the block runs; what is to stay is renamed away, even the folder itself.
 
-    Those that a killed tool has left go first. Only for who holds the lock.
+    Those that a killed tool has left go first, and what stays in `home` is closed to others. Only for who
+    holds the lock.
     """
     make_private(home)
     for folder in home.glob(f"{prefix}*"):
@@ -62,6 +64,9 @@ def scratch_in(home: Path, prefix: str) -> Iterator[Path]:
         yield scratch
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
+        with contextlib.suppress(OSError):
+            for kept in home.iterdir():
+                close(kept)
 
 
 def settle(*paths: Path) -> None:

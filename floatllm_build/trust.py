@@ -2,7 +2,8 @@
 
 The rule is that of ssh and pip: an entry belongs to the user that runs us, and no other can write it. It is
 kept for the cache's folder, for our folders in it and for their entries; what lies deeper is out of reach for
-others, because our folders are made for their owner alone (0700).
+others, because our folders are made for their owner alone (0700). In such a folder the modes say nothing:
+what a compiler or an installer makes there by the user's umask may be open to a group that cannot get to it.
 
 Nothing of this is asked on Windows, where a user's folders are closed to other users. A file system without
 owners or modes of its own (vfat, a phone's shared storage, some network drives) is known by what it says of a
@@ -17,7 +18,7 @@ import shlex
 import stat
 import tempfile
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
 
@@ -25,7 +26,8 @@ from floatllm_build.errors import MissingError
 
 _WRITABLE = stat.S_IWGRP | stat.S_IWOTH
 _ROOT = 0
-_PRIVATE = 0o700
+_OTHERS = stat.S_IRWXG | stat.S_IRWXO
+_PRIVATE = stat.S_IRWXU
 # So many faults are named in one message.
 _NAMED = 3
 
@@ -47,7 +49,7 @@ class Me:
     own_group: int | None
     """The group that has this user as its only member, as Debian and Fedora make one for each user."""
     modes: bool = True
-    """Whether the file system keeps modes."""
+    """Whether modes count: a file system may keep none, and a folder that is closed to others needs none."""
 
 
 @dataclass(frozen=True)
@@ -82,7 +84,7 @@ def judge(status: Status, me: Me) -> tuple[str, bool]:
 
 def is_ours(path: Path) -> bool:
     """Whether an entry of the cache, itself and not what a link leads to, is ours alone."""
-    return _fault(path, me_in(path.parent)) is None
+    return _fault(path, me_inside(path.parent)) is None
 
 
 def me_in(folder: Path) -> Me | None:
@@ -99,6 +101,19 @@ def me_in(folder: Path) -> Me | None:
     except OSError:
         return plain
     return Me(user=status.st_uid, own_group=plain.own_group, modes=not status.st_mode & _WRITABLE)
+
+
+def me_inside(folder: Path) -> Me | None:
+    """As `me_in`, for what lies in the folder: it or the one above may be closed to others."""
+    me = me_in(folder)
+    return _below(folder, _below(folder.parent, me)) if me else None
+
+
+def _below(folder: Path, me: Me) -> Me:
+    """Who runs us, for what lies in the folder: where no other can enter it, modes do not count."""
+    found = folder.stat()
+    closed = found.st_uid == me.user and not found.st_mode & _OTHERS
+    return replace(me, modes=False) if closed else me
 
 
 def check_cache(home: Path, *, cleaning: bool = False) -> None:
@@ -133,11 +148,11 @@ def check_inside(home: Path, names: Iterable[str]) -> None:
     if me is None:
         return
     folders = [home / name for name in names]
-    faults = [fault for folder in folders for fault in _faults_within(folder, me)]
+    faults = [fault for folder in folders for fault in _faults_within(folder, _below(home, me))]
     if faults:
         raise MissingError(_words(home, faults, me))
     for folder in folders:
-        _close(folder)
+        close(folder)
 
 
 def is_trusted(home: Path, *inside: Path) -> bool:
@@ -149,15 +164,19 @@ def is_trusted(home: Path, *inside: Path) -> bool:
         me = me_in(home.resolve())
         if me is None:
             return True
-        return not _root_fault(home, me) and not any(_fault_of_place(place, me) for place in inside)
+        if _root_fault(home, me):
+            return False
+        return not any(_fault_of_place(place, _below(place.parent, me)) for place in inside)
     except OSError:
         return False
 
 
 def make_private(folder: Path) -> None:
-    """Makes a folder for its owner alone; one that is there stays as it is. Raises OSError."""
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    folder.mkdir(mode=_PRIVATE, exist_ok=True)
+    """Makes a folder, and those above it, for their owner alone; what is there stays. Raises OSError."""
+    # Path.is_dir() raises where this user may not look.
+    missing = [above for above in folder.parents if not os.path.isdir(above)]  # noqa: PTH112
+    for one in (*reversed(missing), folder):
+        one.mkdir(mode=_PRIVATE, exist_ok=True)
 
 
 def _root_fault(home: Path, me: Me) -> Fault | None:
@@ -176,6 +195,8 @@ def _faults_within(folder: Path, me: Me) -> list[Fault]:
         return [fault]
     if not folder.is_dir():
         return []  # whoever wants to work in it says so
+    # What a link leads to does not lie in the cache.
+    me = _below(folder, (me_in(folder.resolve()) or me) if folder.is_symlink() else me)
     inside = (_fault_of_place(Path(entry.path), me) for entry in os.scandir(folder))
     return [fault for fault in inside if fault]
 
@@ -200,9 +221,9 @@ def _fault(path: Path, me: Me | None) -> Fault | None:
     return Fault(path, what, foreign) if what else None
 
 
-def _close(folder: Path) -> None:
-    """What an earlier version made by the user's umask is closed to others."""
-    if folder.is_dir() and not folder.is_symlink() and folder.stat().st_mode & 0o077:
+def close(folder: Path) -> None:
+    """Closes to others what an earlier version, an installer or a compiler made by the user's umask."""
+    if folder.is_dir() and not folder.is_symlink() and folder.stat().st_mode & _OTHERS:
         # Not every file system can.
         with contextlib.suppress(OSError):
             folder.chmod(_PRIVATE)

@@ -7,6 +7,7 @@ import json
 import os
 import stat
 import sys
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -15,20 +16,23 @@ import pytest
 from machines import PC
 from plans import PRESETS
 from small_wheels import small_wheel
-from tool_environment import skip_or_fail
+from tool_environment import ROOT, skip_or_fail
 
 from floatllm_build import flow, paths, trust
+from floatllm_build.build.staging import stage
+from floatllm_build.build_folder import Folder
 from floatllm_build.errors import MissingError
 from floatllm_build.events import Event, Hint
-from floatllm_build.files import remove_folder, sha256_file
+from floatllm_build.files import remove_folder, scratch_in, sha256_file
 from floatllm_build.flow.wheels import key_now
+from floatllm_build.ggml_source import Pin, hash_folder, locate, read_pin
 from floatllm_build.lock import cache_lock
 from floatllm_build.paths import CACHE_FOLDERS
 from floatllm_build.pip import own_pip
 from floatllm_build.sealed import is_whole, seal
 from floatllm_build.select import make_plan
 from floatllm_build.system import Completed, LiveSystem
-from floatllm_build.trust import Me, Status, check_cache, check_inside, is_ours, judge
+from floatllm_build.trust import Me, Status, check_cache, check_inside, is_ours, judge, make_private
 from floatllm_build.values import Proof, Request
 from floatllm_build.wheel import find_cached, keep
 
@@ -94,8 +98,86 @@ def test_folders_are_made_for_their_owner_alone(tmp_path: Path) -> None:
             keep(tmp_path / "far" / "cache", wheel, Proof(device="CPU", lines=(), report={}), whole=True)
     finally:
         os.umask(before)
-    for folder in ("cache", "cache/wheels", "cache/wheels/k"):
+    for folder in ("", "cache", "cache/wheels", "cache/wheels/k"):
         assert stat.S_IMODE((tmp_path / "far" / folder).stat().st_mode) == 0o700
+
+
+def packed_source(folder: Path) -> tuple[Pin, Path]:
+    """A small ggml as it lies beside the tool in the engine's source archive, and its pin."""
+    for name in ("CMakeLists.txt", "src/ggml.c"):
+        path = folder / "ggml" / "source" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(name)
+    pin = replace(read_pin(ROOT), tree_sha256=hash_folder(folder / "ggml" / "source"))
+    return pin, folder
+
+
+def brought(cache: Path) -> bool:
+    """Brings a tool as an installer does, by the user's umask; whether it was not there whole."""
+    folder = cache / "tools" / "pip"
+    if is_whole(folder):
+        return False
+    with scratch_in(folder.parent, ".pip-") as scratch:
+        (scratch / "pip" / "pip").mkdir(parents=True)
+        (scratch / "pip" / "pip" / "__main__.py").write_text("")
+        (scratch / "pip" / "pip" / "__main__.py").chmod(0o664)
+        seal(scratch / "pip")
+        (scratch / "pip").rename(folder)
+    return True
+
+
+@pytest.fixture
+def shared_group(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """A user whose group has other users in it, and who lets them write."""
+    monkeypatch.setattr(trust, "_own_group", lambda: None)
+    before = os.umask(0o002)
+    yield
+    os.umask(before)
+
+
+@pytest.mark.usefixtures("shared_group")
+def test_what_is_made_by_a_umask_for_a_group_is_used_again(tmp_path: Path) -> None:
+    cache = tmp_path / "far" / "cache"
+    pin, data = packed_source(tmp_path / "data")
+    wheel = small_wheel(tmp_path)
+    Path(wheel.path).chmod(0o664)
+    build = Folder(cache / "build" / "cpu-1")
+    made = []
+    for _ in range(2):
+        with cache_lock(cache, lambda _: None):
+            new = [name for name in ("build", "ggml", "tools", "wheels") if not (cache / name).exists()]
+            make_private(build.root)
+            stage({"native/CMakeLists.txt": b"project(x)"}, build.sources)
+            assert locate(pin, data, cache, None)
+            new += ["tool"] if brought(cache) else []
+            if find_cached(cache, "k") is None:
+                keep(cache, wheel, Proof(device="CPU", lines=(), report={}), whole=True)
+                new.append("wheel")
+            made.append(new)
+    assert made == [["build", "ggml", "tools", "wheels", "tool", "wheel"], []]
+    closed = [cache, *cache.glob("*/"), *cache.glob("*/*/")]
+    assert {path.relative_to(cache).as_posix(): stat.S_IMODE(path.stat().st_mode) for path in closed} == {
+        path.relative_to(cache).as_posix(): 0o700 for path in closed
+    }
+    assert len(closed) == 9
+
+
+@pytest.mark.usefixtures("shared_group")
+@pytest.mark.parametrize("folder", ["build/cpu-1", "ggml/0.15", "tools/cmake"])
+def test_what_an_earlier_version_made_by_such_a_umask_is_used(tmp_path: Path, folder: str) -> None:
+    cache = tmp_path / "cache"
+    sealed_tool(cache / folder)
+    for path in (cache / folder).rglob("*"):
+        path.chmod(0o775 if path.is_dir() else 0o664)
+    (cache / folder).chmod(0o775)
+    for above in (cache, (cache / folder).parent):
+        above.chmod(0o755)
+    with pytest.raises(MissingError, match="can be written by its group"):
+        check(cache)
+    assert not is_whole(cache / folder)
+    (cache / folder).parent.chmod(0o700)
+    check(cache)
+    assert is_whole(cache / folder)
 
 
 def test_an_earlier_cache_is_closed_to_others_and_used(tmp_path: Path) -> None:
@@ -165,6 +247,19 @@ def test_a_folder_of_another_user_is_not_used(tmp_path: Path, folder: str) -> No
     assert (f"rm -r {cache / folder}" in said) is bool(folder)
     assert "FLOATLLM_CACHE_DIR" in said
     assert caught.value.exit_code == 3
+
+
+def test_in_a_folder_that_is_closed_to_others_the_owner_counts(tmp_path: Path) -> None:
+    cache = tmp_path / "cache"
+    tool = sealed_tool(cache / "tools" / "cmake")
+    for path in (cache, cache / "tools", tool):
+        path.chmod(0o700)
+    given_to_nobody(tool / "Modules")
+    assert not is_whole(tool)
+    check(cache)
+    given_to_nobody(tool)
+    with pytest.raises(MissingError, match="belongs to"):
+        check(cache)
 
 
 def test_a_file_of_another_user_in_a_kept_wheel_is_not_used(tmp_path: Path) -> None:
