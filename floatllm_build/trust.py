@@ -4,6 +4,8 @@ The rule is that of ssh and pip: an entry belongs to the user that runs us, and 
 kept for the cache's folder, for our folders in it and for their entries; what lies deeper is out of reach for
 others, because our folders are made for their owner alone (0700). In such a folder the modes say nothing:
 what a compiler or an installer makes there by the user's umask may be open to a group that cannot get to it.
+The folders above the cache are the user's or root's, and no other can write them: who could would put another
+cache in its place.
 
 Nothing of this is asked on Windows, where a user's folders are closed to other users. A file system without
 owners or modes of its own (vfat, a phone's shared storage, some network drives) is known by what it says of a
@@ -23,9 +25,12 @@ from functools import cache
 from pathlib import Path
 
 from floatllm_build.errors import MissingError
+from floatllm_build.tables.containers import FOR_ONE_PROGRAM, MAKERS
 
 _WRITABLE = stat.S_IWGRP | stat.S_IWOTH
 _ROOT = 0
+# Who owns what belongs to nobody in this namespace, as root's own folders do in a sandbox without root.
+_UNMAPPED = 65534
 _OTHERS = stat.S_IRWXG | stat.S_IRWXO
 _PRIVATE = stat.S_IRWXU
 # So many faults are named in one message.
@@ -59,6 +64,8 @@ class Fault:
     """`belongs to mallory`: a part of a sentence whose subject is the path."""
     foreign: bool
     """It belongs to another user; else others can write it."""
+    above: bool = False
+    """The cache lies in it."""
 
 
 def loose(status: Status, me: Me) -> str:
@@ -111,20 +118,22 @@ def me_inside(folder: Path) -> Me | None:
 
 def _below(folder: Path, me: Me) -> Me:
     """Who runs us, for what lies in the folder: where no other can enter it, modes do not count."""
-    found = folder.stat()
-    closed = found.st_uid == me.user and not found.st_mode & _OTHERS
-    return replace(me, modes=False) if closed else me
+    return replace(me, modes=False) if _is_closed(folder.stat(), me) else me
+
+
+def _is_closed(found: os.stat_result, me: Me) -> bool:
+    return found.st_uid == me.user and not found.st_mode & _OTHERS
 
 
 def check_cache(home: Path, *, cleaning: bool = False) -> None:
     """Makes the cache's folder where it is not there. `cleaning`: only its owner counts, not who else writes.
 
-    Raises MissingError where it belongs to another user or where others can write to it; OSError where it
-    cannot be made.
+    Raises MissingError where it or a folder above it belongs to another user or can be written by others;
+    OSError where it cannot be made.
     """
     make_private(home)
     me = me_in(home.resolve())
-    fault = _root_fault(home, me) if me else None
+    fault = (_root_fault(home, me) or _fault_above(home.resolve(), me)) if me else None
     if me and fault and not (cleaning and not fault.foreign):
         raise MissingError(_words(home, [fault], me))
     if me and not fault:
@@ -164,7 +173,7 @@ def is_trusted(home: Path, *inside: Path) -> bool:
         me = me_in(home.resolve())
         if me is None:
             return True
-        if _root_fault(home, me):
+        if _root_fault(home, me) or _fault_above(home.resolve(), me):
             return False
         return not any(_fault_of_place(place, _below(place.parent, me)) for place in inside)
     except OSError:
@@ -185,6 +194,45 @@ def _root_fault(home: Path, me: Me) -> Fault | None:
     if stat.S_ISLNK(link.mode) and link.owner not in {me.user, _ROOT}:
         return Fault(home, f"is a link that belongs to {_name(link.owner)}", foreign=True)
     return _fault(home.resolve(), me)
+
+
+def _fault_above(home: Path, me: Me) -> Fault | None:
+    """The first of the folders above the cache in which another user could put another in its place.
+
+    Who could replace one that is above this tool as well could replace the tool; that leaves out the system's
+    folders of a phone. And in a container for one program there is no other user: folders of its image belong
+    to whomever it was made by, and are open to whatever user it is run as.
+    """
+    if _made_for_one_program():
+        return None
+    own = Path(__file__).resolve().parents
+    device, closed = home.stat().st_dev, None
+    for folder in reversed(home.parents):
+        try:
+            found = folder.stat()
+        except OSError:
+            continue  # a phone may not show its own folders
+        # The user of the cache's file system may be another elsewhere.
+        here = me if found.st_dev == device else replace(me, user=os.geteuid(), modes=True)
+        # Another way may lead to what is mounted below a folder that is closed to others.
+        here = replace(here, modes=here.modes and found.st_dev != closed)
+        if folder not in own and (fault := _judge_above(folder, _status(found), here)):
+            return fault
+        if _is_closed(found, here):
+            closed = found.st_dev
+    return None
+
+
+def _judge_above(folder: Path, status: Status, me: Me) -> Fault | None:
+    if status.owner not in {me.user, _ROOT, _UNMAPPED}:
+        return Fault(folder, f"belongs to {_name(status.owner)}", foreign=True, above=True)
+    others = loose(status, me)
+    return Fault(folder, f"can be written by {others}", foreign=False, above=True) if others else None
+
+
+def _made_for_one_program() -> bool:
+    signs = (kind for kind, variable, path in MAKERS if os.environ.get(variable) or os.path.exists(path))  # noqa: PTH110
+    return next(signs, "") in FOR_ONE_PROGRAM
 
 
 def _faults_within(folder: Path, me: Me) -> list[Fault]:
@@ -235,6 +283,18 @@ def _words(home: Path, faults: list[Fault], me: Me) -> str:
     first = faults[0]
     user = _name(me.user)
     why = f"floatllm-build runs as {user}, and runs programs from its cache"
+    if first.above:
+        may = first.path.stat().st_uid == me.user or me.user == _ROOT
+        run = (
+            f"Run `chmod go-w {shlex.quote(str(first.path))}`, or name"
+            if may and not first.foreign
+            else "Name"
+        )
+        return (
+            f"The cache {home} cannot be trusted: {told}. {why}: another user could put another folder in "
+            f"its place. {run} a folder in FLOATLLM_CACHE_DIR that no other user can write to, nor to those "
+            "above it."
+        )
     began = f"The cache cannot be trusted: {told}{more}. {why}: another user could have put anything there."
     links = [fault.path for fault in faults if fault.path.is_symlink()]
     if links:
@@ -251,7 +311,10 @@ def _words(home: Path, faults: list[Fault], me: Me) -> str:
 
 def status_of(path: Path | str) -> Status:
     """Raises OSError."""
-    found = os.lstat(path)
+    return _status(os.lstat(path))
+
+
+def _status(found: os.stat_result) -> Status:
     return Status(owner=found.st_uid, group=found.st_gid, mode=found.st_mode)
 
 

@@ -7,6 +7,7 @@ import json
 import os
 import stat
 import sys
+import tempfile
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -32,7 +33,17 @@ from floatllm_build.pip import own_pip
 from floatllm_build.sealed import is_whole, seal
 from floatllm_build.select import make_plan
 from floatllm_build.system import Completed, LiveSystem
-from floatllm_build.trust import Me, Status, check_cache, check_inside, is_ours, judge, make_private
+from floatllm_build.tables.containers import MAKERS
+from floatllm_build.trust import (
+    Me,
+    Status,
+    check_cache,
+    check_inside,
+    is_ours,
+    is_trusted,
+    judge,
+    make_private,
+)
 from floatllm_build.values import Proof, Request
 from floatllm_build.wheel import find_cached, keep
 
@@ -277,6 +288,126 @@ def test_a_program_of_another_user_is_not_whole(tmp_path: Path) -> None:
     assert is_whole(tmp_path)
     given_to_nobody(program)
     assert not is_whole(tmp_path)
+
+
+# ---- above the cache ----------------------------------------------------------------------------
+
+ANOTHER = 4711
+
+
+@pytest.fixture
+def parent(monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """A folder below none that is closed to others, on a machine with other users."""
+    monkeypatch.setattr(trust, "_made_for_one_program", lambda: False)
+    with tempfile.TemporaryDirectory(dir="/tmp") as made:
+        folder = Path(made).resolve() / "parent"
+        folder.mkdir()
+        for one in (folder.parent, folder):
+            one.chmod(0o755)
+        yield folder
+
+
+@pytest.mark.parametrize(
+    ("owner", "group", "mode", "fault"),
+    [
+        (1000, 1000, 0o40755, ""),
+        (1000, 1000, 0o40775, ""),
+        (1000, 100, 0o40775, "can be written by its group"),
+        (1000, 1000, 0o40777, "can be written by everyone"),
+        (0, 0, 0o40755, ""),
+        (0, 100, 0o42775, "can be written by its group"),
+        (0, 0, 0o40777, "can be written by everyone"),
+        # /tmp.
+        (0, 0, 0o41777, ""),
+        # Root's own, where root is not known.
+        (NOBODY, NOBODY, 0o40755, ""),
+        (NOBODY, NOBODY, 0o40777, "can be written by everyone"),
+        (1001, 1001, 0o40755, "belongs to"),
+        # Its owner can rename whatever lies there.
+        (1001, 1001, 0o41777, "belongs to"),
+    ],
+)
+def test_a_folder_above_the_cache_is_ours_or_roots(owner: int, group: int, mode: int, fault: str) -> None:
+    found = trust._judge_above(Path("/x"), Status(owner=owner, group=group, mode=mode), ME)
+    assert (found.what if found else "").startswith(fault)
+    assert bool(found) == bool(fault)
+
+
+@pytest.mark.parametrize("mode", [0o777, 0o775])
+@pytest.mark.usefixtures("shared_group")
+def test_who_can_put_another_cache_in_the_place_of_ours_is_named(parent: Path, mode: int) -> None:
+    cache = parent / "deep" / "cache"
+    check(cache)
+    parent.chmod(mode)
+    with pytest.raises(MissingError, match="cannot be trusted") as caught:
+        check(cache)
+    said = str(caught.value)
+    assert f"{parent} can be written by {'everyone' if mode == 0o777 else 'its group'}." in said
+    assert f"chmod go-w {parent}`" in said
+    assert "FLOATLLM_CACHE_DIR" in said
+    assert not is_trusted(cache)
+    check_cache(cache, cleaning=True)
+    # As the message says.
+    parent.chmod(mode & ~0o022)
+    check(cache)
+    assert is_trusted(cache)
+
+
+def test_another_user_above_the_cache_is_named(parent: Path) -> None:
+    cache = parent / "cache"
+    check(cache)
+    if os.geteuid() != 0:
+        skip_or_fail("needs root, to give a folder to another user")
+    os.chown(parent, ANOTHER, ANOTHER)
+    with pytest.raises(MissingError, match=f"{parent} belongs to user {ANOTHER}") as caught:
+        check(cache)
+    said = str(caught.value)
+    assert "chmod" not in said
+    assert "Name a folder in FLOATLLM_CACHE_DIR" in said
+    with pytest.raises(MissingError):
+        check_cache(cache, cleaning=True)
+
+
+def test_what_others_cannot_get_to_may_be_open_to_them(parent: Path) -> None:
+    (parent / "home" / "open").mkdir(parents=True)
+    (parent / "home" / "open").chmod(0o777)
+    (parent / "home").chmod(0o700)
+    check(parent / "home" / "open" / "cache")
+
+
+def test_in_the_container_of_one_program_nobody_else_is_there(
+    parent: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its image may open folders to whatever user it is run as."""
+    parent.chmod(0o777)
+    monkeypatch.setattr(trust, "_made_for_one_program", lambda: True)
+    check(parent / "cache")
+
+
+def test_who_could_change_the_tool_itself_needs_no_cache_for_that(
+    parent: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As on a phone, whose folders are the system's down to the one that holds Python and the home."""
+    parent.chmod(0o777)
+    monkeypatch.setattr(trust, "__file__", str(parent / "usr" / "lib" / "trust.py"))
+    check(parent / "home" / "cache")
+    (parent / "home").chmod(0o777)
+    with pytest.raises(MissingError, match=f"{parent}/home can be written"):
+        check(parent / "home" / "cache")
+
+
+@pytest.mark.parametrize(
+    ("made", "alone"),
+    [("", False), ("docker", True), ("kubernetes", True), ("toolbox", False), ("apptainer", False)],
+)
+def test_a_container_with_the_users_of_its_machine_is_none_for_one_program(
+    monkeypatch: pytest.MonkeyPatch, made: str, alone: bool
+) -> None:
+    # Toolbox brings the mark of Podman, which it works with.
+    marks = {made, "podman"} if made == "toolbox" else {made}
+    signs = [(kind, "", "/" if kind in marks else "/nowhere/mark") for kind, _, _ in MAKERS]
+    monkeypatch.setattr(trust, "MAKERS", signs)
+    assert trust._made_for_one_program() is alone
 
 
 # ---- links --------------------------------------------------------------------------------------
