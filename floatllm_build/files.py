@@ -105,8 +105,11 @@ def ordinary(path: Path, what: str) -> Path:
     return target
 
 
-def write_whole(path: Path, content: bytes) -> None:
-    """Writes so that nobody, after a crash either, sees half of it. Raises OSError that names the path."""
+def write_whole(path: Path, content: bytes, *, shared: bool = False) -> None:
+    """Writes so that nobody, after a crash either, sees half of it. Raises OSError that names the path.
+
+    `shared`: what the user asked for, whose mode is by the umask as that of any file; else for them alone.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
     handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
     try:
@@ -114,9 +117,20 @@ def write_whole(path: Path, content: bytes) -> None:
             file.write(content)
             file.flush()
             os.fsync(file.fileno())
+        if shared:
+            # Not every file system can.
+            with contextlib.suppress(OSError):
+                Path(name).chmod(0o666 & ~_umask())
         Path(name).replace(path)
     except BaseException as error:
         Path(name).unlink(missing_ok=True)
         if isinstance(error, OSError) and error.filename is None:
             raise OSError(error.errno, error.strerror, str(path)) from error
         raise
+
+
+def _umask() -> int:
+    """It can only be read by setting it."""
+    found = os.umask(0o077)
+    os.umask(found)
+    return found

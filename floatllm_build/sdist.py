@@ -61,7 +61,7 @@ def pack_sdist(files: Mapping[str, bytes], out: Path) -> Path:
             member = tarfile.TarInfo(f"{stem}/{name}")
             member.size, member.mtime = len(content), time
             archive.addfile(member, io.BytesIO(content))
-    write_whole(target, whole_file.getvalue())
+    write_whole(target, whole_file.getvalue(), shared=True)
     return target
 
 
