@@ -693,7 +693,7 @@ class NoPip(LiveSystem):
 
 
 def test_pip_is_not_run_from_a_cache_of_another_user(tmp_path: Path) -> None:
-    """`report` asks it for its settings, without the lock."""
+    """Whoever asks for it, with the lock or without."""
     cache = tmp_path / "cache"
     module = cache / "tools/pip/pip/__main__.py"
     module.parent.mkdir(parents=True)
