@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import hashlib
 import os
@@ -14,7 +15,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from floatllm_build.errors import UsageFaultError
-from floatllm_build.trust import make_private
+from floatllm_build.trust import close, make_private
 
 # Larger ones grow the heap for good: glibc maps no piece of a size that was freed before.
 _PIECE = 1 << 16
@@ -52,7 +53,8 @@ def remove_folder(folder: Path) -> str:
 def scratch_in(home: Path, prefix: str) -> Iterator[Path]:
     """A new folder in `home` while the block runs; what is to stay is renamed away, even the folder itself.
 
-    Those that a killed tool has left go first. Only for who holds the lock.
+    Those that a killed tool has left go first, and what stays in `home` is closed to others. Only for who
+    holds the lock.
     """
     make_private(home)
     for folder in home.glob(f"{prefix}*"):
@@ -62,6 +64,9 @@ def scratch_in(home: Path, prefix: str) -> Iterator[Path]:
         yield scratch
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
+        with contextlib.suppress(OSError):
+            for kept in home.iterdir():
+                close(kept)
 
 
 def settle(*paths: Path) -> None:
@@ -100,8 +105,11 @@ def ordinary(path: Path, what: str) -> Path:
     return target
 
 
-def write_whole(path: Path, content: bytes) -> None:
-    """Writes so that nobody, after a crash either, sees half of it. Raises OSError that names the path."""
+def write_whole(path: Path, content: bytes, *, shared: bool = False) -> None:
+    """Writes so that nobody, after a crash either, sees half of it. Raises OSError that names the path.
+
+    `shared`: what the user asked for, whose mode is by the umask as that of any file; else for them alone.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
     handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
     try:
@@ -109,9 +117,20 @@ def write_whole(path: Path, content: bytes) -> None:
             file.write(content)
             file.flush()
             os.fsync(file.fileno())
+        if shared:
+            # Not every file system can.
+            with contextlib.suppress(OSError):
+                Path(name).chmod(0o666 & ~_umask())
         Path(name).replace(path)
     except BaseException as error:
         Path(name).unlink(missing_ok=True)
         if isinstance(error, OSError) and error.filename is None:
             raise OSError(error.errno, error.strerror, str(path)) from error
         raise
+
+
+def _umask() -> int:
+    """It can only be read by setting it."""
+    found = os.umask(0o077)
+    os.umask(found)
+    return found

@@ -28,10 +28,10 @@ def data_dir() -> Path:
 
 
 def cache_dir() -> Path:
-    """FLOATLLM_CACHE_DIR, else the user's cache folder. ggml/FloatllmGgml.cmake has the same rule.
+    """FLOATLLM_CACHE_DIR, else the user's cache folder. ggml/FloatllmGgml.cmake has this rule too.
 
     For root it is root's own, even where HOME is another user's, as sudo leaves it on a Mac: whoever owns a
-    home can replace what lies in it.
+    home can replace what lies in it. That is the tool's rule alone; CMake goes where HOME leads.
     """
     chosen = os.environ.get("FLOATLLM_CACHE_DIR")
     if chosen:

@@ -97,7 +97,7 @@ def own_pip(system: System, cache: Path) -> tuple[str, ...]:
         # A wheel of pip runs as it is: `python pip-25.whl/pip`.
         return (sys.executable, f"{bundled[-1]}/pip")
     folder = cache / "tools" / "pip"
-    # `report` asks without the lock, and so before anybody looked at the cache's owner.
+    # `uninstall` takes no lock where there is no cache yet, and so nobody has looked at its owner.
     check_cache(cache)
     check_inside(cache, ("tools",))
     if not is_whole(folder) or not (folder / "pip" / "__main__.py").is_file():

@@ -63,7 +63,7 @@ def index_settings(
     for kind in ("global", command):
         for section in sections:
             for name, value in section.options.items() if section.name == kind else ():
-                _take(found, name, value, f"{_plain(name)} in {section.file}")
+                _take(found, name, value, f"{option_name(name)} in {section.file}")
     for variable, value in environment.items():
         if variable.startswith(_PIP):
             _take(found, variable.removeprefix(_PIP), value, variable)
@@ -71,14 +71,14 @@ def index_settings(
 
 
 def _take(found: dict[str, Setting], name: str, value: str, source: str) -> None:
-    name = _plain(name)
+    name = option_name(name)
     # Pip passes over empty values as well.
     if name in _ABOUT_THE_INDEX and value:
         name = _SAME.get(name, name)
         found[name] = Setting(name, _whole(name, value), source)
 
 
-def _plain(name: str) -> str:
+def option_name(name: str) -> str:
     """As pip spells an option, whatever its user wrote."""
     return name.lower().replace("_", "-").removeprefix("--")
 

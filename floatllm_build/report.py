@@ -9,13 +9,14 @@ import os
 import re
 import tempfile
 import zipfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, distribution, version
 from pathlib import Path
 from typing import Any
 
 from floatllm_build.errors import UsageFaultError
+from floatllm_build.pip_settings import Section, option_name
 from floatllm_build.scrub import Scrubber, names_a_secret
 from floatllm_build.troubles import Trouble
 from floatllm_build.upkeep import Part, Reported
@@ -118,17 +119,25 @@ def environment(variables: Mapping[str, str], scrub: Scrubber) -> dict[str, str]
 
 
 def _is_hidden(name: str, value: str) -> bool:
-    if names_a_secret(name) or ("://" in value and name.upper().startswith(_INSTALLERS)):
+    # Of an address that stands at a line's beginning in pip's file, the scheme is read as an option's name.
+    if names_a_secret(name) or ("//" in value and name.upper().startswith(_INSTALLERS)):
         return True
     return name.upper() not in _PLAIN_SWITCHES and bool(_ADDRESSES.search(name))
 
 
-def pip_settings(listed: str, scrub: Scrubber) -> dict[str, str]:
-    """What `pip config list` says (`global.timeout='60'`), with the values that variables would show."""
-    pairs = [line.partition("=") for line in listed.splitlines() if "=" in line]
+def pip_settings(sections: Iterable[Section], scrub: Scrubber) -> dict[str, str]:
+    """What pip's files say, of which the later ones are the stronger, for every command (`global.timeout`).
+
+    With the values that variables would show.
+    """
+    found = {
+        f"{section.name}.{option_name(name)}": value
+        for section in sections
+        for name, value in section.options.items()
+    }
     return {
-        name: _NOT_SHOWN if _is_hidden(_variable(name), value) else scrub.text(value.strip("'"))
-        for name, _, value in pairs
+        scrub.text(name): _NOT_SHOWN if _is_hidden(_variable(name), value) else scrub.text(value)
+        for name, value in found.items()
     }
 
 

@@ -6,6 +6,8 @@ here is gone: passwords, tokens, addresses, the names of the user and of the mac
 
 from __future__ import annotations
 
+import contextlib
+import ipaddress
 import platform
 import re
 import urllib.parse
@@ -104,9 +106,16 @@ _TOKENS = re.compile(
 )
 _URL = re.compile(r"(?<![A-Za-z0-9])([A-Za-z][A-Za-z0-9+.-]{1,20})://([^\s'\"<>`]*)")
 _MAIL = re.compile(r"(?<![\w.+-])[\w.+-]{1,64}@(?:[\w-]{1,63}\.){1,8}[A-Za-z]{2,24}\b")
-_IP = re.compile(
-    r"(?<![\w.-])(?!127\.|0\.0\.0\.0)(?:(?:25[0-5]|2[0-4][0-9]|1?[0-9]?[0-9])\.){3}"
-    r"(?:25[0-5]|2[0-4][0-9]|1?[0-9]?[0-9])(?![\w.-])"
+_BYTE = "(?:25[0-5]|2[0-4][0-9]|1?[0-9]?[0-9])"
+# Not within a longer version, nor the version in the name of a wheel.
+_IP_4 = re.compile(
+    rf"(?<!\w)(?<!\w\.)(?!127\.|0\.0\.0\.0)(?:{_BYTE}\.){{3}}{_BYTE}(?!\w|\.\w|-(?:py|cp)[0-9])"
+)
+# What begins as those that are in use (RFC 4291 and 4193): that leaves `a::b`, times, and ::1.
+_MAY_BE_IP_6 = re.compile(
+    r"(?<!\w)(?:[23][0-9a-f]{3}|f[cd][0-9a-f]{2}|fe[89ab][0-9a-f]|64:ff9b|(?<!:)::ffff)"
+    r"(?::[0-9a-f]{0,4}){2,8}(?!\w)",
+    re.IGNORECASE,
 )
 
 
@@ -153,7 +162,7 @@ class Scrubber:
     def text(self, text: str) -> str:
         """Of what no `Door` has seen: a log, a message, a variable."""
         text = self._anywhere(self.symbols.hide(self.without_secrets(text)))
-        return _IP.sub(_ADDRESS, text)
+        return _MAY_BE_IP_6.sub(_without_ip_6, _IP_4.sub(_ADDRESS, text))
 
     def without_secrets(self, text: str) -> str:
         """Folders and names stay: for what is kept on this machine."""
@@ -211,6 +220,17 @@ def _without_value(match: re.Match[str]) -> str:
         return _HIDDEN
     name = re.match(r"[\w.-]+[\"']?[ \t]*[=: \t]", match[0])
     return f"{name[0] if name else ''}{_HIDDEN}"
+
+
+def _without_ip_6(match: re.Match[str]) -> str:
+    """Behind the address may stand a port or a line's number, and a colon."""
+    text = match[0]
+    ends = [len(text), *(found.start() for found in re.finditer(":", text))]
+    for end in sorted(ends, reverse=True):
+        with contextlib.suppress(ValueError):
+            ipaddress.IPv6Address(text[:end])
+            return f"{_ADDRESS}{text[end:]}"
+    return text
 
 
 def _is_private(host: str) -> bool:

@@ -21,7 +21,7 @@ from floatllm_build.process import run_child
 _HOME = Path(__file__).resolve().parent
 _PROJECT = "native/pyproject.toml"
 # The command line needs packages that are not among the requirements of a build.
-_NOT_CARRIED = {"__main__.py", "cli.py", "data", "render"}
+_NOT_CARRIED = {"__main__.py", "cli", "data", "render"}
 # How the archive's own project file differs from the engine's, which lies a folder deeper.
 _CHANGES = (
     ('backend-path = ["."]', 'backend-path = ["native"]'),
@@ -61,7 +61,7 @@ def pack_sdist(files: Mapping[str, bytes], out: Path) -> Path:
             member = tarfile.TarInfo(f"{stem}/{name}")
             member.size, member.mtime = len(content), time
             archive.addfile(member, io.BytesIO(content))
-    write_whole(target, whole_file.getvalue())
+    write_whole(target, whole_file.getvalue(), shared=True)
     return target
 
 

@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from floatllm_build.files import settle, sha256_file, write_whole
-from floatllm_build.trust import Me, judge, me_in, status_of
+from floatllm_build.trust import Me, judge, me_inside, status_of
 
 _LIST = ".floatllm-files"
 
@@ -43,7 +43,7 @@ def is_whole(folder: Path, read: Callable[[str], bool] = lambda _path: True) -> 
     A list that leaves the folder, and a folder without a list, is not whole.
     """
     try:
-        me, home = me_in(folder), os.fspath(folder)
+        me, home = me_inside(folder), os.fspath(folder)
         count, before = 0, ""
         for digest, size, name in _listed(f"{home}/{_LIST}"):
             # Each once, and inside: then as many files as there are names are just those.

@@ -18,4 +18,9 @@ def sites(target: Target) -> list[Path]:
         return []
     version = ".".join(map(str, target.version))
     patterns = (f"lib*/python{version}/site-packages", "Lib/site-packages")
-    return [site for pattern in patterns for site in Path(target.prefix).glob(pattern)]
+    found: dict[Path, Path] = {}
+    for pattern in patterns:
+        for site in sorted(Path(target.prefix).glob(pattern)):
+            # In many environments lib64 is a link to lib.
+            found.setdefault(site.resolve(), site)
+    return list(found.values())

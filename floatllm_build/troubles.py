@@ -22,7 +22,7 @@ from floatllm_build import __version__
 from floatllm_build.errors import FAULT
 from floatllm_build.files import write_whole
 from floatllm_build.scrub import Scrubber
-from floatllm_build.trust import is_ours, make_private
+from floatllm_build.trust import is_ours, is_trusted, make_private
 
 FOLDER = "errors"
 REPORTED = {FAULT, 4, 5, 6}
@@ -96,7 +96,7 @@ def keep_trouble(cache: Path, trouble: Trouble) -> Path | None:
 def _may_hold(folder: Path) -> bool:
     """Makes the folder, if the cache is ours alone; nothing is written into another."""
     make_private(folder.parent)
-    if not is_ours(folder.parent.resolve()):
+    if not is_trusted(folder.parent):
         return False
     make_private(folder)
     return is_ours(folder) and not folder.is_symlink()

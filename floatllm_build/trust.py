@@ -2,7 +2,10 @@
 
 The rule is that of ssh and pip: an entry belongs to the user that runs us, and no other can write it. It is
 kept for the cache's folder, for our folders in it and for their entries; what lies deeper is out of reach for
-others, because our folders are made for their owner alone (0700).
+others, because our folders are made for their owner alone (0700). In such a folder the modes say nothing:
+what a compiler or an installer makes there by the user's umask may be open to a group that cannot get to it.
+The folders above the cache are the user's or root's, and no other can write them: who could would put another
+cache in its place.
 
 Nothing of this is asked on Windows, where a user's folders are closed to other users. A file system without
 owners or modes of its own (vfat, a phone's shared storage, some network drives) is known by what it says of a
@@ -17,15 +20,19 @@ import shlex
 import stat
 import tempfile
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
 
 from floatllm_build.errors import MissingError
+from floatllm_build.tables.containers import FOR_ONE_PROGRAM, MAKERS
 
 _WRITABLE = stat.S_IWGRP | stat.S_IWOTH
 _ROOT = 0
-_PRIVATE = 0o700
+# Who owns what belongs to nobody in this namespace, as root's own folders do in a sandbox without root.
+_UNMAPPED = 65534
+_OTHERS = stat.S_IRWXG | stat.S_IRWXO
+_PRIVATE = stat.S_IRWXU
 # So many faults are named in one message.
 _NAMED = 3
 
@@ -47,7 +54,7 @@ class Me:
     own_group: int | None
     """The group that has this user as its only member, as Debian and Fedora make one for each user."""
     modes: bool = True
-    """Whether the file system keeps modes."""
+    """Whether modes count: a file system may keep none, and a folder that is closed to others needs none."""
 
 
 @dataclass(frozen=True)
@@ -57,6 +64,8 @@ class Fault:
     """`belongs to mallory`: a part of a sentence whose subject is the path."""
     foreign: bool
     """It belongs to another user; else others can write it."""
+    above: bool = False
+    """The cache lies in it."""
 
 
 def loose(status: Status, me: Me) -> str:
@@ -82,7 +91,7 @@ def judge(status: Status, me: Me) -> tuple[str, bool]:
 
 def is_ours(path: Path) -> bool:
     """Whether an entry of the cache, itself and not what a link leads to, is ours alone."""
-    return _fault(path, me_in(path.parent)) is None
+    return _fault(path, me_inside(path.parent)) is None
 
 
 def me_in(folder: Path) -> Me | None:
@@ -101,15 +110,30 @@ def me_in(folder: Path) -> Me | None:
     return Me(user=status.st_uid, own_group=plain.own_group, modes=not status.st_mode & _WRITABLE)
 
 
+def me_inside(folder: Path) -> Me | None:
+    """As `me_in`, for what lies in the folder: it or the one above may be closed to others."""
+    me = me_in(folder)
+    return _below(folder, _below(folder.parent, me)) if me else None
+
+
+def _below(folder: Path, me: Me) -> Me:
+    """Who runs us, for what lies in the folder: where no other can enter it, modes do not count."""
+    return replace(me, modes=False) if _is_closed(folder.stat(), me) else me
+
+
+def _is_closed(found: os.stat_result, me: Me) -> bool:
+    return found.st_uid == me.user and not found.st_mode & _OTHERS
+
+
 def check_cache(home: Path, *, cleaning: bool = False) -> None:
     """Makes the cache's folder where it is not there. `cleaning`: only its owner counts, not who else writes.
 
-    Raises MissingError where it belongs to another user or where others can write to it; OSError where it
-    cannot be made.
+    Raises MissingError where it or a folder above it belongs to another user or can be written by others;
+    OSError where it cannot be made.
     """
     make_private(home)
     me = me_in(home.resolve())
-    fault = _root_fault(home, me) if me else None
+    fault = (_root_fault(home, me) or _fault_above(home.resolve(), me)) if me else None
     if me and fault and not (cleaning and not fault.foreign):
         raise MissingError(_words(home, [fault], me))
     if me and not fault:
@@ -133,11 +157,11 @@ def check_inside(home: Path, names: Iterable[str]) -> None:
     if me is None:
         return
     folders = [home / name for name in names]
-    faults = [fault for folder in folders for fault in _faults_within(folder, me)]
+    faults = [fault for folder in folders for fault in _faults_within(folder, _below(home, me))]
     if faults:
         raise MissingError(_words(home, faults, me))
     for folder in folders:
-        _close(folder)
+        close(folder)
 
 
 def is_trusted(home: Path, *inside: Path) -> bool:
@@ -149,15 +173,19 @@ def is_trusted(home: Path, *inside: Path) -> bool:
         me = me_in(home.resolve())
         if me is None:
             return True
-        return not _root_fault(home, me) and not any(_fault_of_place(place, me) for place in inside)
+        if _root_fault(home, me) or _fault_above(home.resolve(), me):
+            return False
+        return not any(_fault_of_place(place, _below(place.parent, me)) for place in inside)
     except OSError:
         return False
 
 
 def make_private(folder: Path) -> None:
-    """Makes a folder for its owner alone; one that is there stays as it is. Raises OSError."""
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    folder.mkdir(mode=_PRIVATE, exist_ok=True)
+    """Makes a folder, and those above it, for their owner alone; what is there stays. Raises OSError."""
+    # Path.is_dir() raises where this user may not look.
+    missing = [above for above in folder.parents if not os.path.isdir(above)]  # noqa: PTH112
+    for one in (*reversed(missing), folder):
+        one.mkdir(mode=_PRIVATE, exist_ok=True)
 
 
 def _root_fault(home: Path, me: Me) -> Fault | None:
@@ -168,6 +196,45 @@ def _root_fault(home: Path, me: Me) -> Fault | None:
     return _fault(home.resolve(), me)
 
 
+def _fault_above(home: Path, me: Me) -> Fault | None:
+    """The first of the folders above the cache in which another user could put another in its place.
+
+    Who could replace one that is above this tool as well could replace the tool; that leaves out the system's
+    folders of a phone. And in a container for one program there is no other user: folders of its image belong
+    to whomever it was made by, and are open to whatever user it is run as.
+    """
+    if _made_for_one_program():
+        return None
+    own = Path(__file__).resolve().parents
+    device, closed = home.stat().st_dev, None
+    for folder in reversed(home.parents):
+        try:
+            found = folder.stat()
+        except OSError:
+            continue  # a phone may not show its own folders
+        # The user of the cache's file system may be another elsewhere.
+        here = me if found.st_dev == device else replace(me, user=os.geteuid(), modes=True)
+        # Another way may lead to what is mounted below a folder that is closed to others.
+        here = replace(here, modes=here.modes and found.st_dev != closed)
+        if folder not in own and (fault := _judge_above(folder, _status(found), here)):
+            return fault
+        if _is_closed(found, here):
+            closed = found.st_dev
+    return None
+
+
+def _judge_above(folder: Path, status: Status, me: Me) -> Fault | None:
+    if status.owner not in {me.user, _ROOT, _UNMAPPED}:
+        return Fault(folder, f"belongs to {_name(status.owner)}", foreign=True, above=True)
+    others = loose(status, me)
+    return Fault(folder, f"can be written by {others}", foreign=False, above=True) if others else None
+
+
+def _made_for_one_program() -> bool:
+    signs = (kind for kind, variable, path in MAKERS if os.environ.get(variable) or os.path.exists(path))  # noqa: PTH110
+    return next(signs, "") in FOR_ONE_PROGRAM
+
+
 def _faults_within(folder: Path, me: Me) -> list[Fault]:
     """Of one of our folders, or else of its entries."""
     if not os.path.lexists(folder):
@@ -176,6 +243,8 @@ def _faults_within(folder: Path, me: Me) -> list[Fault]:
         return [fault]
     if not folder.is_dir():
         return []  # whoever wants to work in it says so
+    # What a link leads to does not lie in the cache.
+    me = _below(folder, (me_in(folder.resolve()) or me) if folder.is_symlink() else me)
     inside = (_fault_of_place(Path(entry.path), me) for entry in os.scandir(folder))
     return [fault for fault in inside if fault]
 
@@ -200,9 +269,9 @@ def _fault(path: Path, me: Me | None) -> Fault | None:
     return Fault(path, what, foreign) if what else None
 
 
-def _close(folder: Path) -> None:
-    """What an earlier version made by the user's umask is closed to others."""
-    if folder.is_dir() and not folder.is_symlink() and folder.stat().st_mode & 0o077:
+def close(folder: Path) -> None:
+    """Closes to others what an earlier version, an installer or a compiler made by the user's umask."""
+    if folder.is_dir() and not folder.is_symlink() and folder.stat().st_mode & _OTHERS:
         # Not every file system can.
         with contextlib.suppress(OSError):
             folder.chmod(_PRIVATE)
@@ -214,6 +283,18 @@ def _words(home: Path, faults: list[Fault], me: Me) -> str:
     first = faults[0]
     user = _name(me.user)
     why = f"floatllm-build runs as {user}, and runs programs from its cache"
+    if first.above:
+        may = first.path.stat().st_uid == me.user or me.user == _ROOT
+        run = (
+            f"Run `chmod go-w {shlex.quote(str(first.path))}`, or name"
+            if may and not first.foreign
+            else "Name"
+        )
+        return (
+            f"The cache {home} cannot be trusted: {told}. {why}: another user could put another folder in "
+            f"its place. {run} a folder in FLOATLLM_CACHE_DIR that no other user can write to, nor to those "
+            "above it."
+        )
     began = f"The cache cannot be trusted: {told}{more}. {why}: another user could have put anything there."
     links = [fault.path for fault in faults if fault.path.is_symlink()]
     if links:
@@ -230,7 +311,10 @@ def _words(home: Path, faults: list[Fault], me: Me) -> str:
 
 def status_of(path: Path | str) -> Status:
     """Raises OSError."""
-    found = os.lstat(path)
+    return _status(os.lstat(path))
+
+
+def _status(found: os.stat_result) -> Status:
     return Status(owner=found.st_uid, group=found.st_gid, mode=found.st_mode)
 
 

@@ -39,6 +39,7 @@ _VARIABLES = {
     "offline": ("UV_OFFLINE", ""),
     "cache-dir": ("UV_CACHE_DIR", ""),
 }
+_LISTS = {"UV_INDEX": " ", **{variable: between for variable, between in _VARIABLES.values() if between}}
 
 
 def for_local_wheels(environment: Mapping[str, str]) -> Variables:
@@ -49,14 +50,31 @@ def for_local_wheels(environment: Mapping[str, str]) -> Variables:
 
 def for_fetching(environment: Mapping[str, str], files: Iterable[Mapping[str, Any]]) -> Variables:
     """Changes to the environment of a uv that fetches; `files` as `uv_files` has them."""
-    given: dict[str, str] = {}
-    for file in files:
-        for table in (file.get("pip"), file):
-            given |= _from_file(table) if isinstance(table, Mapping) else {}
-    for name, value in environment.items():
-        if value and _ABOUT_THE_INDEX.fullmatch(name):
-            given[name] = placed(value)
+    given = {
+        name: placed(value)
+        for name, value in environment.items()
+        if value and _ABOUT_THE_INDEX.fullmatch(name)
+    }
+    found: dict[str, str] = {}
+    strongest = [*files][::-1]
+    # What any file has in [pip] is stronger than what any has outside of it.
+    for table in (*(file.get("pip") for file in strongest), *strongest):
+        found = _combined(found, _from_file(table) if isinstance(table, Mapping) else {})
+    if "UV_INDEX_URL" in given:
+        # The variable is stronger than any file. Beside UV_DEFAULT_INDEX it would not count.
+        found.pop("UV_DEFAULT_INDEX", None)
+    given = _combined(given, found)
     return {**without(environment, _UV), **given, "UV_NO_CONFIG": "1"}
+
+
+def _combined(stronger: Mapping[str, str], weaker: Mapping[str, str]) -> dict[str, str]:
+    """As uv does it: of one setting the stronger value counts, and of a list both, the stronger first."""
+    both = {
+        name: f"{stronger[name]}{between}{weaker[name]}"
+        for name, between in _LISTS.items()
+        if name in stronger and name in weaker
+    }
+    return {**weaker, **stronger, **both}
 
 
 def _from_file(table: Mapping[str, Any]) -> dict[str, str]:
@@ -99,14 +117,16 @@ def uv_files(environment: Mapping[str, str], *, lenient: bool = False) -> list[d
 
 
 def _own_files(environment: Mapping[str, str]) -> list[Path]:
-    """By uv's rules: the machine's file, then the user's."""
+    """By uv's rules: one of the machine, then the user's."""
     if sys.platform == "win32":
-        folders = [environment.get("PROGRAMDATA", ""), environment.get("APPDATA", "")]
+        machines, own = [environment.get("PROGRAMDATA", "")], environment.get("APPDATA", "")
     else:
         home = os.path.expanduser("~")  # noqa: PTH111  Path's own raises for an unknown user
         shared = (environment.get("XDG_CONFIG_DIRS") or "/etc/xdg").split(os.pathsep)
-        folders = ["/etc", *shared, environment.get("XDG_CONFIG_HOME") or f"{home}/.config"]
-    return [Path(folder) / "uv" / "uv.toml" for folder in folders if folder]
+        machines, own = [*shared, "/etc"], environment.get("XDG_CONFIG_HOME") or f"{home}/.config"
+    files = [Path(folder) / "uv" / "uv.toml" for folder in machines if folder]
+    machine = [path for path in files if os.path.isfile(path)][:1]  # noqa: PTH113  as above
+    return [*machine, *([Path(own) / "uv" / "uv.toml"] if own else [])]
 
 
 def _read(path: Path) -> dict[str, Any]:

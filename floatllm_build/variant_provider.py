@@ -11,6 +11,8 @@ from dataclasses import dataclass
 from floatllm_build import flow
 from floatllm_build.matrix import FEATURE, plugins
 from floatllm_build.rules.cuda_index import INDEX_KIT
+from floatllm_build.rules.cuda_start import no_start
+from floatllm_build.rules.vulkan import runs_unnamed
 from floatllm_build.symbols import Door, Symbols
 from floatllm_build.system import LiveSystem
 from floatllm_build.values import BACKENDS, Backend, Host, Request
@@ -53,6 +55,8 @@ def _backends() -> tuple[Backend, ...]:
 
 
 def _cuda(host: Host) -> bool:
+    if no_start(host):
+        return False
     oldest = int(INDEX_KIT.architectures[0])
     known = (device.capability for device in host.cuda.devices)
     # A driver runs what was compiled with any toolkit of its own major version.
@@ -60,9 +64,4 @@ def _cuda(host: Host) -> bool:
     return driver and any(one.isdecimal() and int(one) >= oldest for one in known)
 
 
-def _vulkan(host: Host) -> bool:
-    # On a software device the CPU computes faster without it.
-    return any(device.type != "cpu" for device in host.vulkan.devices)
-
-
-_RULES: Mapping[Backend, Callable[[Host], bool]] = {"cuda": _cuda, "vulkan": _vulkan}
+_RULES: Mapping[Backend, Callable[[Host], bool]] = {"cuda": _cuda, "vulkan": runs_unnamed}

@@ -55,10 +55,10 @@ def write_variants(wheel: Path, plugins: Mapping[Backend, str]) -> tuple[Path, .
         index.variants[backend] = described
         target = wheel.with_name(f"{wheel.stem}-{backend}.whl")
         text = api.make_variant_dist_info(described, variant_info=common)
-        write_whole(target, _variant(wheel, text, f"{distribution}=={version}"))
+        write_whole(target, _variant(wheel, text, f"{distribution}=={version}"), shared=True)
         made.append(target)
     listing = wheel.with_name(f"{name}-{version}-variants.json")
-    write_whole(listing, index.to_str().encode())
+    write_whole(listing, index.to_str().encode(), shared=True)
     return (*made, listing)
 
 

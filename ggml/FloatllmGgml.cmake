@@ -9,7 +9,7 @@ include_guard(GLOBAL)
 
 # The cache folder of the floatllm-build tool, by the rules of platformdirs.user_cache_dir("floatllm").
 function(floatllm_user_cache_dir out)
-    if(DEFINED ENV{FLOATLLM_CACHE_DIR})
+    if(NOT "$ENV{FLOATLLM_CACHE_DIR}" STREQUAL "")
         set(dir "$ENV{FLOATLLM_CACHE_DIR}")
     elseif(CMAKE_HOST_WIN32)
         set(dir "$ENV{LOCALAPPDATA}/floatllm/floatllm/Cache")

@@ -162,7 +162,7 @@ def build(
 def _write_trace(path: Path, outcome: Outcome, tell: Listener) -> None:
     text = json.dumps(trace(outcome.spans, outcome.moments, outcome.peaks))
     try:
-        write_whole(path, text.encode())
+        write_whole(path, text.encode(), shared=True)
     except OSError as error:
         tell(Hint(f"The timeline cannot be written to {path}: {error.strerror}. Name another file."))
     else:

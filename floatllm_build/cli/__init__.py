@@ -157,7 +157,7 @@ def _install_command(request: Request, memory: str | None, python: str | None) -
 def _save(path: Path, text: str) -> None:
     target = ordinary(path, "The host cannot be saved")
     try:
-        write_whole(target, text.encode())
+        write_whole(target, text.encode(), shared=True)
     except OSError as error:
         raise UsageFaultError(
             f"The host cannot be saved to {path}: {error.strerror}. Name another file."

@@ -152,7 +152,7 @@ def make_wheels(
         out.mkdir(parents=True, exist_ok=True)
         copies = [out / Path(wheel.path).name for _, wheel in made]
         for (_, wheel), copy in zip(made, copies, strict=True):
-            write_whole(copy, Path(wheel.path).read_bytes())
+            write_whole(copy, Path(wheel.path).read_bytes(), shared=True)
     return tuple(replace(wheel, path=str(copy)) for (_, wheel), copy in zip(made, copies, strict=True))
 
 

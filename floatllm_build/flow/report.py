@@ -20,7 +20,7 @@ from floatllm_build.flow.upkeep import plugin_names
 from floatllm_build.ggml_source import read_pin
 from floatllm_build.host import probe_target
 from floatllm_build.paths import cache_dir, data_dir
-from floatllm_build.pip import fetch_with_pip
+from floatllm_build.pip_settings import pip_sections
 from floatllm_build.scrub import Scrubber
 from floatllm_build.sizes import show_size
 from floatllm_build.standing import installed_key, read_json
@@ -71,10 +71,11 @@ def make_report(
         yield report.json_part("versions.json", "of the tool, Python, pip, ggml", found)
 
     def variables() -> Iterator[report.Content]:
-        listed = _answer(lambda: fetch_with_pip(system, cache, "config", "list"))
+        # No pip is asked: where there is none one would be fetched, and nobody holds the cache's lock.
+        sections = pip_sections(os.environ, sys.prefix, lenient=True)
         found = {
             "variables": report.environment(os.environ, scrub),
-            "pip": report.pip_settings(listed.done.out if listed else "", scrub),
+            "pip": report.pip_settings(sections, scrub),
         }
         yield report.json_part("environment.json", "variables and pip's settings that matter", found)
 

@@ -152,7 +152,7 @@ def _make_wheel(
     # Tools that were brought anew may be of another version, which has its own folder.
     folder = _folder(cache, made, inputs)
     try:
-        make_private(folder.root.parent)
+        make_private(folder.root)
         stage(sources, folder.sources)
         _mind_the_clock(folder, cache, tell)
         means = Means(

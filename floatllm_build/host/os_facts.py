@@ -9,6 +9,7 @@ from typing import Literal
 from floatllm_build.host.files import read_text
 from floatllm_build.host.findings import Findings
 from floatllm_build.system import System
+from floatllm_build.tables.containers import MAKERS
 from floatllm_build.values import OsFacts
 
 _TERMUX = "/data/data/com.termux/files"
@@ -246,19 +247,6 @@ def _container(system: System, identity: Mapping[str, str], findings: Findings) 
     return ""
 
 
-# Who makes a container in the place of docker or podman -> a variable or a file that only he brings.
-_MAKERS = (
-    ("toolbox", "", "/run/.toolboxenv"),
-    ("distrobox", "DISTROBOX_ENTER_PATH", ""),
-    ("apptainer", "APPTAINER_CONTAINER", "/.singularity.d"),
-    ("apptainer", "SINGULARITY_CONTAINER", ""),
-    ("flatpak", "", "/.flatpak-info"),
-    ("kubernetes", "KUBERNETES_SERVICE_HOST", "/var/run/secrets/kubernetes.io"),
-    ("podman", "", "/run/.containerenv"),
-    ("docker", "", "/.dockerenv"),
-)
-
-
 def _container_signs(
     system: System, identity: Mapping[str, str], findings: Findings
 ) -> list[tuple[str, str]]:
@@ -268,7 +256,7 @@ def _container_signs(
             kind if (variable and system.getenv(variable)) or (path and system.glob(path)) else "",
             variable or path,
         )
-        for kind, variable, path in _MAKERS
+        for kind, variable, path in MAKERS
     ]
     signs.append((read_text(system, "/run/systemd/container", findings).strip(), "/run/systemd/container"))
     signs.append(((system.getenv("container") or "").strip(), "container"))

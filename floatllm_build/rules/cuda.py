@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from floatllm_build.rules.cuda_compilers import host_compiler, to_cmake
-from floatllm_build.rules.cuda_driver import driver_fix, driver_needs, gpu_fix
+from floatllm_build.rules.cuda_driver import driver_fix, driver_needs, gpu_fix, newest_cuda
 from floatllm_build.rules.cuda_fixes import cublas_fix, newer_toolkit_fix, toolkit_fix
 from floatllm_build.rules.cuda_index import INDEX_KIT, index_download, index_hint, index_will_do, planned
 from floatllm_build.rules.cuda_start import no_start
@@ -20,7 +20,7 @@ from floatllm_build.rules.cuda_targets import (
 from floatllm_build.rules.fit import Fit, Obstacle, Terms, join, waive
 from floatllm_build.rules.machine import WSL_1, glibc
 from floatllm_build.rules.packages import pip_command
-from floatllm_build.tables.cuda import FIRST_DRIVER, OLDEST_TOOLKIT, VECTORS_SINCE_CUDA, VECTORS_SINCE_GLIBC
+from floatllm_build.tables.cuda import OLDEST_TOOLKIT, VECTORS_SINCE_CUDA, VECTORS_SINCE_GLIBC
 from floatllm_build.values import CudaToolkit, Host, Reason
 from floatllm_build.versions import CMAKE_MINIMUM, version_tuple
 
@@ -226,12 +226,7 @@ def _targets(
 
 def _driver_too_old(host: Host, kit: CudaToolkit) -> Obstacle | None:
     """Within a major version every driver runs every toolkit's code, as long as it is no PTX: ours is not."""
-    version = version_tuple(kit.version)
-    supports = version_tuple(host.cuda.supports)
-    driver = version_tuple(host.cuda.driver)
-    # Some drivers do not say which CUDA they run.
-    runs_by_driver = (one for one, first in FIRST_DRIVER.items() if driver >= (first,))
-    major = supports[0] if supports else max(runs_by_driver, default=0)
+    version, major = version_tuple(kit.version), newest_cuda(host)
     if not major or not version or version[0] <= major:
         return None
     return Obstacle(

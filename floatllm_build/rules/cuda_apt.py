@@ -22,21 +22,22 @@ def packages_of(os_facts: OsFacts) -> Packages | None:
     return UBUNTU.get(ubuntu_of(os_facts)) or DEBIAN.get(debian_of(os_facts))
 
 
-def apt_will_do(host: Host, capabilities: tuple[str, ...]) -> bool:
-    """Whether the package compiles ggml on this system, and for at least one of the capabilities.
+def apt_version(host: Host, capabilities: tuple[str, ...]) -> tuple[int, ...]:
+    """The package's CUDA, if it compiles ggml on this system, and for at least one of the capabilities.
 
-    False for systems whose package is not known.
+    Empty if it does not, and for systems whose package is not known.
     """
     own = packages_of(host.os)
     if own is None:
-        return False
+        return ()
     version = own.cuda
     if version < OLDEST_TOOLKIT or failure_of(version, "gcc", own.gcc):
-        return False
+        return ()
     if host.cpu.arch == "arm64" and glibc(host) >= VECTORS_SINCE_GLIBC and version < VECTORS_SINCE_CUDA:
-        return False
+        return ()
     known = architectures_of(version)
-    return not capabilities or any(_runs(name, known) for name in capabilities)
+    fits = not capabilities or any(_runs(name, known) for name in capabilities)
+    return version if fits else ()
 
 
 def _runs(capability: str, known: tuple[str, ...]) -> bool:

@@ -15,6 +15,7 @@ from floatllm_build.tables.gpu_packages import (
     UBUNTU_DRIVERS,
 )
 from floatllm_build.values import Host
+from floatllm_build.versions import version_tuple
 
 # Exit status of nvidia-smi if the driver's module is not in the kernel (its manual).
 _NOT_LOADED = 9
@@ -42,6 +43,15 @@ def gpu_fix(host: Host) -> str:
         load = "with an NVIDIA GPU in the machine, load its driver: sudo modprobe nvidia"
         return f"{load}; if that fails: {_driver_command(host, least)}"
     return f"with an NVIDIA GPU in the machine: {_driver_command(host, least)}, then see `nvidia-smi`"
+
+
+def newest_cuda(host: Host) -> int:
+    """Major version of the newest CUDA that the driver runs; 0 where nobody knows."""
+    supports = version_tuple(host.cuda.supports)
+    driver = version_tuple(host.cuda.driver)
+    # Some drivers do not say which CUDA they run.
+    by_driver = (major for major, first in FIRST_DRIVER.items() if driver >= (first,))
+    return supports[0] if supports else max(by_driver, default=0)
 
 
 def driver_needs(host: Host, major: int) -> str:
@@ -84,7 +94,9 @@ def _driver_command(host: Host, least: int) -> str:
     if any(ubuntu):
         return as_root(host.os, DRIVER_OF_UBUNTU)
     command = DRIVERS.get(manager(host.os))
-    return as_root(host.os, command) if command else "install NVIDIA's driver"
+    if command:
+        return as_root(host.os, command)
+    return f"install NVIDIA's driver {least} or newer" if least else "install NVIDIA's driver"
 
 
 def _newer_than_packaged(host: Host, own: int, least: int) -> str:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from floatllm_build.rules.cuda_apt import APT, apt_will_do
-from floatllm_build.rules.cuda_driver import NEW_GLIBC, driver_fix, jetpack
+from floatllm_build.rules.cuda_apt import APT, apt_version
+from floatllm_build.rules.cuda_driver import NEW_GLIBC, driver_fix, jetpack, newest_cuda
 from floatllm_build.rules.cuda_index import INSTALL, index_will_do
 from floatllm_build.rules.machine import glibc
 from floatllm_build.rules.packages import as_root, chain, install_command, manager, pip_command
@@ -86,21 +86,22 @@ def _too_old_for_13(host: Host, asked: tuple[str, ...]) -> bool:
 
 
 def _driver_too_old_for_13(host: Host) -> bool:
-    return () < version_tuple(host.cuda.supports) < (13,)
+    return 0 < newest_cuda(host) < 13
 
 
 def _cuda_12(host: Host, asked: tuple[str, ...]) -> str:
-    own = manager(host.os)
-    newest = max(_wanted(host, asked), default=0)
+    """The last toolkit for older GPUs and drivers; behind a newer driver where even that does not run it."""
+    own, runs = manager(host.os), newest_cuda(host)
     capabilities = asked or tuple(device.capability for device in host.cuda.devices)
-    if own == "apt" and apt_will_do(host, capabilities):
-        return as_root(host.os, APT)
+    packaged = apt_version(host, capabilities) if own == "apt" else ()
+    driver = driver_fix(host, 12) if 0 < runs < (*packaged, 12)[0] else ""
+    if packaged:
+        return chain(driver, as_root(host.os, APT))
     if own in CUDA_12:
-        return as_root(host.os, CUDA_12[own])
+        return chain(driver, as_root(host.os, CUDA_12[own]))
+    newest = max(_wanted(host, asked), default=0)
     wanted = "12.8 or 12.9" if newest >= _NEWER_THAN_DISTRIBUTIONS else "12.9"
-    if () < version_tuple(host.cuda.supports) < (12,):
-        wanted = "11.8"  # of what these drivers run, the one that takes the newest compilers
-    return f"install NVIDIA's CUDA toolkit {wanted} from NVIDIA, and set CUDACXX to its nvcc"
+    return chain(driver, f"install NVIDIA's CUDA toolkit {wanted} from NVIDIA, and set CUDACXX to its nvcc")
 
 
 # ---- host compilers ------------------------------------------------------------------------------

@@ -61,6 +61,15 @@ def fit_vulkan(host: Host, terms: Terms) -> Fit | Obstacle:
     )
 
 
+def runs_unnamed(host: Host) -> bool:
+    """Whether there is a device that is used though nobody names it, and that ggml lists by itself.
+
+    Whatever it takes to compile for it.
+    """
+    device = _device(host, Terms(), [])
+    return isinstance(device, VulkanDevice) and not place(host.vulkan.devices, device)[1]
+
+
 _PHONE = Obstacle(
     reason="Vulkan drivers of some phones compute wrong numbers, so Vulkan is only used if you name it, and "
     "the proof compares the numbers",

@@ -1,8 +1,22 @@
-"""How a GPU gets into a container, by what runs it."""
+"""What tells a container, and how a GPU gets into it, by what runs it."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
+
+# Who makes a container in the place of docker or podman -> a variable or a file that only he brings.
+MAKERS = (
+    ("toolbox", "", "/run/.toolboxenv"),
+    ("distrobox", "DISTROBOX_ENTER_PATH", ""),
+    ("apptainer", "APPTAINER_CONTAINER", "/.singularity.d"),
+    ("apptainer", "SINGULARITY_CONTAINER", ""),
+    ("flatpak", "", "/.flatpak-info"),
+    ("kubernetes", "KUBERNETES_SERVICE_HOST", "/var/run/secrets/kubernetes.io"),
+    ("podman", "", "/run/.containerenv"),
+    ("docker", "", "/.dockerenv"),
+)
+# Of these a container is made for one program, and users of its own it has none.
+FOR_ONE_PROGRAM = {"kubernetes", "podman", "docker"}
 
 # As in the manuals of NVIDIA's container toolkit, AMD's ROCm containers, Kubernetes' device plugins, LXD and
 # Apptainer (November 2026). What stands under "" is for containers of another kind.

@@ -6,6 +6,7 @@ import gzip
 import hashlib
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -20,7 +21,7 @@ from tool_environment import ROOT, Environment, make_venv, skip_or_fail
 from floatllm_build.build.staging import read_sources
 from floatllm_build.errors import MissingError, UsageFaultError
 from floatllm_build.ggml_source import hash_folder, read_pin
-from floatllm_build.sdist import pack_sdist, root_project
+from floatllm_build.sdist import _NOT_CARRIED, _own_modules, pack_sdist, root_project
 from floatllm_build.versions import CMAKE_MINIMUM, NINJA_MINIMUM
 
 # What the backend asks for; whoever builds without isolation brings it.
@@ -215,6 +216,16 @@ def _unpack(tar: tarfile.TarFile, folder: Path) -> None:
         tar.extractall(folder)  # noqa: S202  (it is ours)
 
 
+def test_what_needs_the_command_lines_packages_is_not_carried() -> None:
+    # An installed tool has the engine's sources too, in a folder of their own.
+    rooms = {path.name for path in (ROOT / "floatllm_build").iterdir()} | {"data"}
+    assert rooms >= _NOT_CARRIED
+    carried = _own_modules()
+    assert {name.split("/")[1] for name in carried} == rooms - _NOT_CARRIED - {"__pycache__"}
+    text = b"\n".join(carried.values()).decode()
+    assert not re.findall(r"^\s*(?:import|from) (?:rich|typer)\b", text, re.MULTILINE)
+
+
 @pytest.mark.build
 def test_the_archive_has_the_repositorys_shape(archive: Path, checkout: Path, tmp_path: Path) -> None:
     with tarfile.open(archive) as tar:
@@ -224,8 +235,7 @@ def test_the_archive_has_the_repositorys_shape(archive: Path, checkout: Path, tm
     names = {member.name.partition("/")[2] for member in members}
     assert len(names) == len(members)
     tool = {path.relative_to(ROOT).as_posix() for path in (ROOT / "floatllm_build").rglob("*.py")}
-    shown = {name for name in tool if "/render/" in name or name.endswith(("/cli.py", "/__main__.py"))}
-    assert shown
+    shown = {name for name in tool if {"cli", "render", "__main__.py"} & {*name.split("/")}}
     assert {name for name in names if name.startswith("floatllm_build/")} == {
         *(tool - shown),
         "floatllm_build/py.typed",

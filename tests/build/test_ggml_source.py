@@ -5,6 +5,9 @@ from __future__ import annotations
 import hashlib
 import io
 import json
+import re
+import shutil
+import subprocess
 import tarfile
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -12,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from tool_environment import skip_or_fail
 
 from floatllm_build.errors import SourceFaultError, UsageFaultError
 from floatllm_build.ggml_source import (
@@ -24,6 +28,7 @@ from floatllm_build.ggml_source import (
     tree_sha256,
 )
 from floatllm_build.network import proxy_variables
+from floatllm_build.paths import cache_dir
 from floatllm_build.pip import Fetched
 from floatllm_build.system import Completed, LiveSystem
 
@@ -244,3 +249,28 @@ def test_a_changed_tree_beside_us_is_refused(tmp_path: Path) -> None:
     chosen = locate(pin, tmp_path, cache, source)
     assert chosen is not None
     assert not chosen.pinned
+
+
+# ---- CMake alone --------------------------------------------------------------------------------
+
+
+@pytest.mark.programs
+@pytest.mark.parametrize("chosen", [None, "", "mine"])
+def test_cmake_looks_into_the_cache_of_the_tool(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, chosen: str | None
+) -> None:
+    program = shutil.which("cmake") or skip_or_fail("cmake is not on PATH (Debian: apt install cmake)")
+    monkeypatch.setenv("HOME", str(tmp_path))
+    for name in ("FLOATLLM_CACHE_DIR", "XDG_CACHE_HOME"):
+        monkeypatch.delenv(name, raising=False)
+    if chosen is not None:
+        monkeypatch.setenv("FLOATLLM_CACHE_DIR", str(tmp_path / chosen) if chosen else "")
+    text = (ROOT / "ggml" / "FloatllmGgml.cmake").read_text(encoding="utf-8")
+    function = re.search(
+        r"^function\(floatllm_user_cache_dir .*?^endfunction\(\)\n", text, re.DOTALL | re.MULTILINE
+    )
+    assert function
+    script = tmp_path / "ask.cmake"
+    script.write_text(f'{function[0]}floatllm_user_cache_dir(dir)\nmessage("<${{dir}}>")\n', encoding="utf-8")
+    done = subprocess.run([program, "-P", script], capture_output=True, text=True, check=True)
+    assert f"<{cache_dir().as_posix()}>" in done.stderr

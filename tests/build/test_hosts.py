@@ -16,13 +16,18 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from machines import GOOD_VULKAN, PC
 from typer.testing import CliRunner
 
 from floatllm_build import flow
 from floatllm_build.cli import app
+from floatllm_build.rules import FITTERS
+from floatllm_build.rules.cuda_index import INDEX_KIT
+from floatllm_build.rules.fit import Fit, Terms
 from floatllm_build.symbols import Symbols
 from floatllm_build.system import Completed, LiveSystem, Recorder, Replay
-from floatllm_build.values import Plan, Request, to_json
+from floatllm_build.values import BACKENDS, Plan, Request, to_json
+from floatllm_build.variant_provider import get_all_configs, runs_here
 
 FOLDER = Path(__file__).resolve().parents[1] / "hosts"
 HOSTS = sorted(FOLDER.glob("*.json"))
@@ -236,6 +241,25 @@ def _equal(found: object, demanded: object) -> None:
 
 def test_every_key_is_checked() -> None:
     assert set(CHECKS) == OF_A_HOST
+
+
+# ---- variants ------------------------------------------------------------------------------------
+
+
+@every_host
+def test_the_variants_that_fit_are_what_the_plan_would_take(path: Path) -> None:
+    """If the plan had all that it takes to compile them, as whoever made them had."""
+    host = detected(path).host
+    ready = dataclasses.replace(
+        host,
+        toolchain=PC.toolchain,
+        cuda=dataclasses.replace(host.cuda, toolkits=(INDEX_KIT,)),
+        vulkan=dataclasses.replace(GOOD_VULKAN, devices=host.vulkan.devices, closed=host.vulkan.closed),
+    )
+    for backend in BACKENDS:
+        if backend in get_all_configs()[0].values:
+            fits = isinstance(FITTERS[backend](ready, Terms()), Fit)
+            assert runs_here(host, backend) is fits, backend
 
 
 # ---- the replay ---------------------------------------------------------------------------------

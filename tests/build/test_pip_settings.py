@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -275,10 +276,73 @@ def test_uvs_settings_of_the_index_become_variables(tmp_path: Path) -> None:
         "UV_EXTRA_INDEX_URL": "https://b https://c",
         "UV_NATIVE_TLS": "true",
         "UV_INDEX": "own=https://d",
-        "UV_DEFAULT_INDEX": "https://e",
         "UV_FIND_LINKS": "/one,/two",
     }
     assert changed(env, for_local_wheels(env)) == {"A": "b", "UV_NO_CONFIG": "1", "UV_CACHE_DIR": "/cache"}
+    del env["UV_INDEX_URL"]
+    assert for_fetching(env, uv_files(env))["UV_DEFAULT_INDEX"] == "https://e"
+
+
+def config(folder: Path, name: str, more: str) -> str:
+    """A folder with a uv.toml that says something of everything."""
+    (folder / name / "uv").mkdir(parents=True)
+    (folder / name / "uv" / "uv.toml").write_text(
+        f'extra-index-url = ["https://{name}-extra"]\nfind-links = ["/{name}-links"]\n{more}\n'
+        f'[[index]]\nurl = "https://{name}-index"\n'
+        f'[pip]\nextra-index-url = ["https://{name}-pip"]\nfind-links = ["/{name}-pip-links"]\n'
+    )
+    return str(folder / name)
+
+
+@pytest.fixture
+def conflicting(tmp_path: Path) -> dict[str, str]:
+    """Variables that lead to two files that contradict each other, and to one that uv does not read."""
+    user = config(tmp_path, "user", 'index-url = "https://user"\nkeyring-provider = "subprocess"')
+    one = config(tmp_path, "one", 'keyring-provider = "disabled"')
+    for path, more in ((user, 'index-strategy = "first-index"'), (one, 'index-url = "https://one-of-pip"')):
+        with Path(path, "uv", "uv.toml").open("a") as file:
+            file.write(more)
+    two = config(tmp_path, "two", "")
+    return {"XDG_CONFIG_HOME": user, "XDG_CONFIG_DIRS": f"{one}:{two}"}
+
+
+def test_of_uvs_settings_those_of_pip_win_and_lists_are_combined(conflicting: dict[str, str]) -> None:
+    found = for_fetching(conflicting, uv_files(conflicting))
+    assert found == {
+        "UV_NO_CONFIG": "1",
+        "UV_INDEX": "https://user-index https://one-index",
+        "UV_INDEX_URL": "https://one-of-pip",
+        "UV_EXTRA_INDEX_URL": "https://user-pip https://one-pip https://user-extra https://one-extra",
+        "UV_FIND_LINKS": "/user-pip-links,/one-pip-links,/user-links,/one-links",
+        "UV_KEYRING_PROVIDER": "subprocess",
+        "UV_INDEX_STRATEGY": "first-index",
+    }
+    env = {**conflicting, "UV_EXTRA_INDEX_URL": "https://mine", "UV_KEYRING_PROVIDER": "disabled"}
+    mine = for_fetching(env, uv_files(env))
+    assert mine["UV_EXTRA_INDEX_URL"] == f"https://mine {found['UV_EXTRA_INDEX_URL']}"
+    assert mine["UV_KEYRING_PROVIDER"] == "disabled"
+
+
+@pytest.mark.parametrize("own", [{}, {"UV_INDEX_URL": "https://mine"}])
+def test_uv_takes_from_variables_what_it_takes_from_files(
+    conflicting: dict[str, str], own: dict[str, str]
+) -> None:
+    def asked(env: dict[str, str]) -> tuple[list[str], ...]:
+        command = [uv_or_skip(), "pip", "install", "--show-settings", "x"]
+        said = subprocess.check_output(command, env={**os.environ, **env}, text=True)
+        found = re.findall(r'given: Some\(\s*"([^"]+)".*?\bdefault: (true|false)', said, re.DOTALL)
+        # Of several defaults the first counts.
+        return (
+            [url for url, default in found if default == "true"][:1],
+            [url for url, default in found if default == "false"],
+            re.findall(r"\b(?:index_strategy|keyring_provider): (\w+)", said),
+        )
+
+    env = {**conflicting, **own}
+    ours = asked(changed(env, for_fetching(env, uv_files(env))))
+    theirs = asked(env)
+    assert theirs[0] == [own.get("UV_INDEX_URL", "https://one-of-pip")]
+    assert ours == theirs
 
 
 # ---- who is asked -------------------------------------------------------------------------------

@@ -7,12 +7,15 @@ import os
 import subprocess
 import zipfile
 from pathlib import Path
+from typing import Any, ClassVar, NoReturn
 
 import pytest
 from tool_environment import Environment
 
 from floatllm_build import report
-from floatllm_build.errors import UsageFaultError
+from floatllm_build.errors import MissingError, UsageFaultError
+from floatllm_build.flow.report import make_report
+from floatllm_build.pip_settings import Section
 from floatllm_build.report import (
     check_free,
     commit_of,
@@ -24,6 +27,7 @@ from floatllm_build.report import (
 )
 from floatllm_build.scrub import Scrubber
 from floatllm_build.symbols import Symbols
+from floatllm_build.system import Completed, LiveSystem
 from floatllm_build.troubles import Trouble, keep_trouble, trouble_of, troubles
 
 PLAIN = Scrubber(Symbols())
@@ -114,12 +118,49 @@ def test_variables_are_shown_by_name_and_addresses_never() -> None:
 
 
 def test_pips_settings_are_shown_as_its_variables_are() -> None:
-    listed = "global.index-url='https://a:b@c/d'\nglobal.timeout='60'\ninstall.no-binary=':all:'\nnonsense"
-    assert pip_settings(listed, PLAIN) == {
-        "global.index-url": "set, and not shown here",
+    sections = [
+        Section("a", "global", {"index-url": "https://a:b@c/d", "timeout": "50", "proxy": "a:b@c:3128"}),
+        Section("a", "install", {"no-binary": ":all:", "find_links": "one\ntwo", "cache-dir": "/x/1.2.3.4"}),
+        Section("b", "global", {"timeout": "60", "https": "//a:b@c/d"}),
+    ]
+    hidden = "set, and not shown here"
+    assert pip_settings(sections, PLAIN) == {
+        "global.index-url": hidden,
         "global.timeout": "60",
+        "global.proxy": hidden,
+        "global.https": hidden,
         "install.no-binary": ":all:",
+        "install.find-links": hidden,
+        "install.cache-dir": "/x/{address}",
     }
+
+
+class NoPrograms(LiveSystem):
+    """A machine on which nothing can be started, and that keeps what was asked for."""
+
+    asked: ClassVar[list[tuple[str, ...]]] = []
+
+    def run(self, argv: tuple[str, ...], **_: Any) -> Completed:
+        self.asked.append(argv)
+        return Completed(rc=127, out="", err="not found")
+
+
+def test_the_settings_of_pip_are_told_without_a_pip(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It would be fetched where there is none, beside a tool that holds the cache's lock."""
+    (tmp_path / "pip.conf").write_text("[global]\ntimeout = 60\n[download]\nno-deps = 1\n")
+    monkeypatch.setenv("PIP_CONFIG_FILE", str(tmp_path / "pip.conf"))
+    monkeypatch.setenv("FLOATLLM_CACHE_DIR", str(tmp_path / "cache"))
+    out = tmp_path / "report.zip"
+
+    def host() -> NoReturn:
+        raise MissingError("no host")
+
+    make_report(NoPrograms(), PLAIN, host, None, out, lambda _: None)
+    with zipfile.ZipFile(out) as archive:
+        told = json.loads(archive.read("environment.json"))["pip"]
+    assert (told["global.timeout"], told["download.no-deps"]) == ("60", "1")
+    assert [argv for argv in NoPrograms.asked if "config" in argv or "install" in argv] == []
+    assert not (tmp_path / "cache").exists()
 
 
 def test_the_commit_is_read_from_a_checkout_of_any_kind(tmp_path: Path) -> None:

@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import replace
 from typing import Any
 
 import machines
 import pytest
-from fits import CUDA_13, fit, gpu, nvidia, obstacle, rules, with_compiler
+from fits import CUDA_13, fit, gcc, gpu, nvidia, obstacle, rules, with_compiler
 from machines import CUDA_12_4, NVIDIA, PC, RTX_3060
+from plans import PRESETS
 
 from floatllm_build.rules import FITTERS
+from floatllm_build.rules.cuda_apt import packages_of
 from floatllm_build.rules.cuda_index import INDEX_KIT, planned
 from floatllm_build.rules.fit import Fit, Obstacle, Terms
-from floatllm_build.values import Compiler, CudaToolkit, Host
+from floatllm_build.select import make_plan
+from floatllm_build.values import Compiler, CudaToolkit, Host, Request
 
 PIP = "/srv/.venv/bin/python -m pip install"
 INSTALL = "floatllm-build install --backend cuda"
@@ -174,6 +178,77 @@ def test_cuda_13_is_not_offered_where_it_would_not_do(
     host = machines.pc(cuda=cuda, os=replace(PC.os, **system))
     terms = {"named": True, "architectures": architectures} if architectures else {}
     assert obstacle("cuda", host, **terms).fix.startswith(fix)
+
+
+UBUNTU_22, UBUNTU_24 = "Ubuntu 22.04.5 LTS", "Ubuntu 24.04.2 LTS"
+DEBIAN_11 = "Debian GNU/Linux 11 (bullseye)"
+
+
+def done_as_told(host: Host, fix: str) -> Host:
+    """The machine on which the fix for its CUDA was carried out."""
+    cuda, others = host.cuda, host.toolchain.others
+    if re.search("driver|akmod-nvidia", fix):
+        cuda = replace(cuda, driver="580.95.05", supports="13.0")
+    if "nvidia-cuda-toolkit" in fix:
+        own = packages_of(host.os)
+        assert own
+        version = ".".join(map(str, own.cuda))
+        # It brings a compiler that it takes, where the system's is newer.
+        oldest = min(own.gcc, {11: 11, 12: 13}[own.cuda[0]])
+        kits: tuple[CudaToolkit, ...] = (
+            replace(CUDA_12_4, version=version, newest_gcc=oldest, architectures=()),
+        )
+        others = (gcc(f"{oldest}.1.0", f"g++-{oldest}"),)
+    else:
+        assert re.search(r"\b12[.-]9\b", fix), fix
+        kits = (replace(CUDA_12_4, version="12.9", newest_gcc=14, architectures=()),)
+    changed = replace(host, cuda=replace(cuda, toolkits=kits))
+    return replace(changed, toolchain=replace(host.toolchain, others=others))
+
+
+@pytest.mark.parametrize("said", ["by the driver", "by its version"])
+@pytest.mark.parametrize("capability", ["61", "86"])
+@pytest.mark.parametrize(
+    ("system", "cxx", "fix"),
+    [
+        ({"version": UBUNTU_24}, "13.3.0", "sudo ubuntu-drivers install && sudo apt install nvidia-cuda"),
+        ({"version": UBUNTU_22}, "11.4.0", "sudo ubuntu-drivers install; then install NVIDIA's CUDA"),
+        # Of the 11 series, which such a driver runs.
+        ({}, "12.2.0", "sudo apt install nvidia-cuda-toolkit"),
+        ({"version": DEBIAN_11}, "10.2.1", "sudo apt install nvidia-cuda-toolkit"),
+        ({"version": "Fedora Linux 40"}, "14.1.1", "sudo dnf install akmod-nvidia (from RPM Fusion); then "),
+        (
+            {"version": "openSUSE Leap 15.6"},
+            "7.5.0",
+            "install NVIDIA's driver 525 or newer; then sudo zypper",
+        ),
+        (
+            {"version": UBUNTU_24, "container": "docker"},
+            "13.3.0",
+            "install NVIDIA's driver 525 or newer on the machine that runs the container; then apt install",
+        ),
+        (
+            {"name": "Windows", "libc": "", "version": "Windows 11"},
+            "13.1.0",
+            "install NVIDIA's driver 525 or newer; then ",
+        ),
+    ],
+)
+def test_what_is_told_to_an_old_driver_leads_to_a_plan(
+    system: dict[str, Any], cxx: str, fix: str, capability: str, said: str
+) -> None:
+    """Of 470, which runs CUDA 11 alone."""
+    cuda = replace(
+        NVIDIA,
+        driver="470.256.02",
+        supports="11.4" if said == "by the driver" else "",
+        devices=(gpu(capability),),
+        toolkits=(),
+    )
+    host = with_compiler(machines.pc(cuda=cuda, os=replace(PC.os, **system)), gcc(cxx))
+    told = obstacle("cuda", host).fix
+    assert told.startswith(fix)
+    assert make_plan(done_as_told(host, told), Request(), PRESETS).backend == "cuda"
 
 
 def test_a_toolkit_that_cannot_compile_for_what_was_asked() -> None:

@@ -55,6 +55,17 @@ def scrubber(environment: Mapping[str, str] = ENVIRONMENT) -> Scrubber:
         ("the value wJalrXUtnFEMI somewhere", "wJalr"),
         ("proxy answered open-sesame", "open-sesame"),
         ("connect to 10.1.2.3:3128 failed", "10.1.2.3"),
+        ("Could not connect to 192.168.17.5.", "192.168"),
+        ("connecting...192.168.17.5", "192.168"),
+        ("the pool 10.1.2.3-10.1.2.9 is empty", "10.1.2"),
+        ("node-10.1.2.3-a", "10.1.2"),
+        ("connect to [fd00:1234::17]:8080 failed", "1234"),
+        ("no route to fd12:3456:789a::1.", "3456"),
+        ("addr:2001:DB8::8a2e:370:7334: refused", "370"),
+        ("2001:db8:0:1:2:3:4:5:443 refused", "db8"),
+        ("fe80::1ff:fe23:4567:890a%eth0", "4567"),
+        ("::ffff:192.168.17.5, ::ffff:c0a8:1105", "192.168"),
+        ("::ffff:192.168.17.5, ::ffff:c0a8:1105", "1105"),
         ("mail to ada.l@example.co.uk please", "ada.l"),
         (f"{HOME}/project/x.c:1: error", "ada-lovelace"),
         ("owner ada-lovelace, group users", "ada-lovelace"),
@@ -86,6 +97,9 @@ def test_nothing_of_it_is_left(text: str, secret: str) -> None:
         "std::token::kind x; token::y",
         "undefined reference to `memcpy@GLIBC_2.14', memcpy@@GLIBC_2.17",
         "driver 31.0.15.5222, CUDA 13.0.88, gcc 12.2.0, 127.0.0.1",
+        "at 12:30:01, 2026:11:30 12:30:01; ::1 and [::]:8080; 0000:3b:00.0",
+        "std::vector<a::b> fd00::value; 2001::f32_t; dead::beef; x.cpp:2001:15: error",
+        "nvidia_cublas-13.1.0.3-py3-none-any.whl, x-1.2.3.4.tar.gz, 1.2.3.4.5, v1.2.3.4, 0x10.1.2.3",
         "git clone --depth 1 https://github.com/ggml-org/ggml ggml-source",
         "[FloatLLM] Mapped token_embd.weight | Shape: [128, 320, 1, 1] | Target hardware: CPU",
         "collect2: error: ld returned 1 exit status",
@@ -174,7 +188,24 @@ def test_it_takes_every_text_and_a_second_time_changes_nothing_of_what_is_hidden
 
 
 @pytest.mark.parametrize(
-    "piece", ["a", "-token", "x@y.", "a.b", "--a", "password:", "https://", "1.2.3.", "bearer ", "eyJa", '"']
+    "piece",
+    [
+        "a",
+        "-token",
+        "x@y.",
+        "a.b",
+        "--a",
+        "password:",
+        "https://",
+        "1.2.3.",
+        "bearer ",
+        "eyJa",
+        '"',
+        "fd00:",
+        "::",
+        "10.",
+        "10.1.2.3-",
+    ],
 )
 def test_its_time_grows_with_the_text_and_no_faster(piece: str) -> None:
     """Seconds for what would take hours with one careless pattern."""

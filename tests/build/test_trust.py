@@ -7,6 +7,8 @@ import json
 import os
 import stat
 import sys
+import tempfile
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -15,20 +17,33 @@ import pytest
 from machines import PC
 from plans import PRESETS
 from small_wheels import small_wheel
-from tool_environment import skip_or_fail
+from tool_environment import ROOT, skip_or_fail
 
 from floatllm_build import flow, paths, trust
+from floatllm_build.build.staging import stage
+from floatllm_build.build_folder import Folder
 from floatllm_build.errors import MissingError
 from floatllm_build.events import Event, Hint
-from floatllm_build.files import remove_folder, sha256_file
+from floatllm_build.files import remove_folder, scratch_in, sha256_file
 from floatllm_build.flow.wheels import key_now
+from floatllm_build.ggml_source import Pin, hash_folder, locate, read_pin
 from floatllm_build.lock import cache_lock
 from floatllm_build.paths import CACHE_FOLDERS
 from floatllm_build.pip import own_pip
 from floatllm_build.sealed import is_whole, seal
 from floatllm_build.select import make_plan
 from floatllm_build.system import Completed, LiveSystem
-from floatllm_build.trust import Me, Status, check_cache, check_inside, is_ours, judge
+from floatllm_build.tables.containers import MAKERS
+from floatllm_build.trust import (
+    Me,
+    Status,
+    check_cache,
+    check_inside,
+    is_ours,
+    is_trusted,
+    judge,
+    make_private,
+)
 from floatllm_build.values import Proof, Request
 from floatllm_build.wheel import find_cached, keep
 
@@ -94,8 +109,86 @@ def test_folders_are_made_for_their_owner_alone(tmp_path: Path) -> None:
             keep(tmp_path / "far" / "cache", wheel, Proof(device="CPU", lines=(), report={}), whole=True)
     finally:
         os.umask(before)
-    for folder in ("cache", "cache/wheels", "cache/wheels/k"):
+    for folder in ("", "cache", "cache/wheels", "cache/wheels/k"):
         assert stat.S_IMODE((tmp_path / "far" / folder).stat().st_mode) == 0o700
+
+
+def packed_source(folder: Path) -> tuple[Pin, Path]:
+    """A small ggml as it lies beside the tool in the engine's source archive, and its pin."""
+    for name in ("CMakeLists.txt", "src/ggml.c"):
+        path = folder / "ggml" / "source" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(name)
+    pin = replace(read_pin(ROOT), tree_sha256=hash_folder(folder / "ggml" / "source"))
+    return pin, folder
+
+
+def brought(cache: Path) -> bool:
+    """Brings a tool as an installer does, by the user's umask; whether it was not there whole."""
+    folder = cache / "tools" / "pip"
+    if is_whole(folder):
+        return False
+    with scratch_in(folder.parent, ".pip-") as scratch:
+        (scratch / "pip" / "pip").mkdir(parents=True)
+        (scratch / "pip" / "pip" / "__main__.py").write_text("")
+        (scratch / "pip" / "pip" / "__main__.py").chmod(0o664)
+        seal(scratch / "pip")
+        (scratch / "pip").rename(folder)
+    return True
+
+
+@pytest.fixture
+def shared_group(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """A user whose group has other users in it, and who lets them write."""
+    monkeypatch.setattr(trust, "_own_group", lambda: None)
+    before = os.umask(0o002)
+    yield
+    os.umask(before)
+
+
+@pytest.mark.usefixtures("shared_group")
+def test_what_is_made_by_a_umask_for_a_group_is_used_again(tmp_path: Path) -> None:
+    cache = tmp_path / "far" / "cache"
+    pin, data = packed_source(tmp_path / "data")
+    wheel = small_wheel(tmp_path)
+    Path(wheel.path).chmod(0o664)
+    build = Folder(cache / "build" / "cpu-1")
+    made = []
+    for _ in range(2):
+        with cache_lock(cache, lambda _: None):
+            new = [name for name in ("build", "ggml", "tools", "wheels") if not (cache / name).exists()]
+            make_private(build.root)
+            stage({"native/CMakeLists.txt": b"project(x)"}, build.sources)
+            assert locate(pin, data, cache, None)
+            new += ["tool"] if brought(cache) else []
+            if find_cached(cache, "k") is None:
+                keep(cache, wheel, Proof(device="CPU", lines=(), report={}), whole=True)
+                new.append("wheel")
+            made.append(new)
+    assert made == [["build", "ggml", "tools", "wheels", "tool", "wheel"], []]
+    closed = [cache, *cache.glob("*/"), *cache.glob("*/*/")]
+    assert {path.relative_to(cache).as_posix(): stat.S_IMODE(path.stat().st_mode) for path in closed} == {
+        path.relative_to(cache).as_posix(): 0o700 for path in closed
+    }
+    assert len(closed) == 9
+
+
+@pytest.mark.usefixtures("shared_group")
+@pytest.mark.parametrize("folder", ["build/cpu-1", "ggml/0.15", "tools/cmake"])
+def test_what_an_earlier_version_made_by_such_a_umask_is_used(tmp_path: Path, folder: str) -> None:
+    cache = tmp_path / "cache"
+    sealed_tool(cache / folder)
+    for path in (cache / folder).rglob("*"):
+        path.chmod(0o775 if path.is_dir() else 0o664)
+    (cache / folder).chmod(0o775)
+    for above in (cache, (cache / folder).parent):
+        above.chmod(0o755)
+    with pytest.raises(MissingError, match="can be written by its group"):
+        check(cache)
+    assert not is_whole(cache / folder)
+    (cache / folder).parent.chmod(0o700)
+    check(cache)
+    assert is_whole(cache / folder)
 
 
 def test_an_earlier_cache_is_closed_to_others_and_used(tmp_path: Path) -> None:
@@ -167,6 +260,19 @@ def test_a_folder_of_another_user_is_not_used(tmp_path: Path, folder: str) -> No
     assert caught.value.exit_code == 3
 
 
+def test_in_a_folder_that_is_closed_to_others_the_owner_counts(tmp_path: Path) -> None:
+    cache = tmp_path / "cache"
+    tool = sealed_tool(cache / "tools" / "cmake")
+    for path in (cache, cache / "tools", tool):
+        path.chmod(0o700)
+    given_to_nobody(tool / "Modules")
+    assert not is_whole(tool)
+    check(cache)
+    given_to_nobody(tool)
+    with pytest.raises(MissingError, match="belongs to"):
+        check(cache)
+
+
 def test_a_file_of_another_user_in_a_kept_wheel_is_not_used(tmp_path: Path) -> None:
     kept = keep(tmp_path, small_wheel(tmp_path), Proof(device="CPU", lines=(), report={}), whole=True)
     assert find_cached(tmp_path, "k")
@@ -182,6 +288,126 @@ def test_a_program_of_another_user_is_not_whole(tmp_path: Path) -> None:
     assert is_whole(tmp_path)
     given_to_nobody(program)
     assert not is_whole(tmp_path)
+
+
+# ---- above the cache ----------------------------------------------------------------------------
+
+ANOTHER = 4711
+
+
+@pytest.fixture
+def parent(monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """A folder below none that is closed to others, on a machine with other users."""
+    monkeypatch.setattr(trust, "_made_for_one_program", lambda: False)
+    with tempfile.TemporaryDirectory(dir="/tmp") as made:
+        folder = Path(made).resolve() / "parent"
+        folder.mkdir()
+        for one in (folder.parent, folder):
+            one.chmod(0o755)
+        yield folder
+
+
+@pytest.mark.parametrize(
+    ("owner", "group", "mode", "fault"),
+    [
+        (1000, 1000, 0o40755, ""),
+        (1000, 1000, 0o40775, ""),
+        (1000, 100, 0o40775, "can be written by its group"),
+        (1000, 1000, 0o40777, "can be written by everyone"),
+        (0, 0, 0o40755, ""),
+        (0, 100, 0o42775, "can be written by its group"),
+        (0, 0, 0o40777, "can be written by everyone"),
+        # /tmp.
+        (0, 0, 0o41777, ""),
+        # Root's own, where root is not known.
+        (NOBODY, NOBODY, 0o40755, ""),
+        (NOBODY, NOBODY, 0o40777, "can be written by everyone"),
+        (1001, 1001, 0o40755, "belongs to"),
+        # Its owner can rename whatever lies there.
+        (1001, 1001, 0o41777, "belongs to"),
+    ],
+)
+def test_a_folder_above_the_cache_is_ours_or_roots(owner: int, group: int, mode: int, fault: str) -> None:
+    found = trust._judge_above(Path("/x"), Status(owner=owner, group=group, mode=mode), ME)
+    assert (found.what if found else "").startswith(fault)
+    assert bool(found) == bool(fault)
+
+
+@pytest.mark.parametrize("mode", [0o777, 0o775])
+@pytest.mark.usefixtures("shared_group")
+def test_who_can_put_another_cache_in_the_place_of_ours_is_named(parent: Path, mode: int) -> None:
+    cache = parent / "deep" / "cache"
+    check(cache)
+    parent.chmod(mode)
+    with pytest.raises(MissingError, match="cannot be trusted") as caught:
+        check(cache)
+    said = str(caught.value)
+    assert f"{parent} can be written by {'everyone' if mode == 0o777 else 'its group'}." in said
+    assert f"chmod go-w {parent}`" in said
+    assert "FLOATLLM_CACHE_DIR" in said
+    assert not is_trusted(cache)
+    check_cache(cache, cleaning=True)
+    # As the message says.
+    parent.chmod(mode & ~0o022)
+    check(cache)
+    assert is_trusted(cache)
+
+
+def test_another_user_above_the_cache_is_named(parent: Path) -> None:
+    cache = parent / "cache"
+    check(cache)
+    if os.geteuid() != 0:
+        skip_or_fail("needs root, to give a folder to another user")
+    os.chown(parent, ANOTHER, ANOTHER)
+    with pytest.raises(MissingError, match=f"{parent} belongs to user {ANOTHER}") as caught:
+        check(cache)
+    said = str(caught.value)
+    assert "chmod" not in said
+    assert "Name a folder in FLOATLLM_CACHE_DIR" in said
+    with pytest.raises(MissingError):
+        check_cache(cache, cleaning=True)
+
+
+def test_what_others_cannot_get_to_may_be_open_to_them(parent: Path) -> None:
+    (parent / "home" / "open").mkdir(parents=True)
+    (parent / "home" / "open").chmod(0o777)
+    (parent / "home").chmod(0o700)
+    check(parent / "home" / "open" / "cache")
+
+
+def test_in_the_container_of_one_program_nobody_else_is_there(
+    parent: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its image may open folders to whatever user it is run as."""
+    parent.chmod(0o777)
+    monkeypatch.setattr(trust, "_made_for_one_program", lambda: True)
+    check(parent / "cache")
+
+
+def test_who_could_change_the_tool_itself_needs_no_cache_for_that(
+    parent: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As on a phone, whose folders are the system's down to the one that holds Python and the home."""
+    parent.chmod(0o777)
+    monkeypatch.setattr(trust, "__file__", str(parent / "usr" / "lib" / "trust.py"))
+    check(parent / "home" / "cache")
+    (parent / "home").chmod(0o777)
+    with pytest.raises(MissingError, match=f"{parent}/home can be written"):
+        check(parent / "home" / "cache")
+
+
+@pytest.mark.parametrize(
+    ("made", "alone"),
+    [("", False), ("docker", True), ("kubernetes", True), ("toolbox", False), ("apptainer", False)],
+)
+def test_a_container_with_the_users_of_its_machine_is_none_for_one_program(
+    monkeypatch: pytest.MonkeyPatch, made: str, alone: bool
+) -> None:
+    # Toolbox brings the mark of Podman, which it works with.
+    marks = {made, "podman"} if made == "toolbox" else {made}
+    signs = [(kind, "", "/" if kind in marks else "/nowhere/mark") for kind, _, _ in MAKERS]
+    monkeypatch.setattr(trust, "MAKERS", signs)
+    assert trust._made_for_one_program() is alone
 
 
 # ---- links --------------------------------------------------------------------------------------
@@ -467,7 +693,7 @@ class NoPip(LiveSystem):
 
 
 def test_pip_is_not_run_from_a_cache_of_another_user(tmp_path: Path) -> None:
-    """`report` asks it for its settings, without the lock."""
+    """Whoever asks for it, with the lock or without."""
     cache = tmp_path / "cache"
     module = cache / "tools/pip/pip/__main__.py"
     module.parent.mkdir(parents=True)

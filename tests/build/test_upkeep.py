@@ -26,6 +26,7 @@ from floatllm_build.errors import MissingError
 from floatllm_build.flow.upkeep import plugin_names
 from floatllm_build.presets import load_presets
 from floatllm_build.select import DEVICES
+from floatllm_build.sites import sites
 from floatllm_build.sizes import show_size
 from floatllm_build.standing import find_changes, installed_key, read_engine
 from floatllm_build.system import LiveSystem
@@ -220,6 +221,15 @@ def test_who_else_needs_a_package_is_known(site: Path) -> None:
         "nvidia-cublas": ("torch",),
         "nvidia-cuda-runtime": (),
     }
+
+
+def test_each_is_found_once_where_lib64_leads_to_lib(site: Path) -> None:
+    """As venv makes it on 64-bit machines."""
+    lib = site.parents[1]
+    (lib.parent / "lib64").symlink_to(lib.name)
+    target = replace(target_of(site), installed="")
+    assert [one.name for one in find_ours(target, ("floatllm-cuda13",))] == ["floatllm", "floatllm-cuda13"]
+    assert sites(target) == [site]
 
 
 # ---- what is installed --------------------------------------------------------------------------

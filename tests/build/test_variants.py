@@ -15,7 +15,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from machines import GOOD_VULKAN, NVIDIA, PC
+from machines import GOOD_VULKAN, NVIDIA, PC, RADEON
 from tool_environment import ROOT, Environment, make_venv, skip_or_fail
 
 from floatllm_build import flow, variants
@@ -154,6 +154,8 @@ def with_gpu(capability: str, supports: str) -> Host:
 SOFTWARE = VulkanDevice(
     name="llvmpipe", type="cpu", api="1.3.289", driver="", storage_16_bit=True, shared_memory=32768
 )
+OLD = replace(RADEON, name="old", api="1.1.0")
+VIRTUAL = replace(RADEON, name="virtual", type="virtual")
 
 
 @pytest.mark.parametrize(
@@ -170,6 +172,11 @@ SOFTWARE = VulkanDevice(
         (replace(PC, vulkan=GOOD_VULKAN), "vulkan", True),
         (replace(PC, vulkan=replace(GOOD_VULKAN, glslc=None, headers=0)), "vulkan", True),
         (replace(PC, vulkan=replace(GOOD_VULKAN, devices=(SOFTWARE,))), "vulkan", False),
+        # Ggml lists the GPU that it refuses, and the virtual one only if it is told to.
+        (replace(PC, vulkan=replace(GOOD_VULKAN, devices=(OLD, VIRTUAL))), "vulkan", False),
+        (replace(PC, vulkan=replace(GOOD_VULKAN, devices=(VIRTUAL,))), "vulkan", True),
+        # nvidia-smi lists a GPU, and no program can compute on it.
+        (replace(PC, cuda=replace(with_gpu("75", "13.0").cuda, library="")), "cuda", False),
     ],
 )
 def test_a_variant_fits_where_its_device_computes(host: Host, backend: Backend, runs: bool) -> None:
