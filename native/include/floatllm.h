@@ -49,8 +49,8 @@ typedef struct floatllm_session floatllm_session;
 
 /* The value of FLOATLLM_ABI_VERSION that the library was built with. */
 FLOATLLM_API uint32_t floatllm_abi_version(void);
-/* Version of this library, of the ggml inside it, and the release of llama.cpp that this ggml is from ("b11549";
-   "unpinned" for a tree of the builder's own). Static NUL-terminated strings. */
+/* Version of this library, of the ggml inside it, and the release of llama.cpp that this ggml is from
+   ("b11549"; "unpinned" for a tree of the builder's own). Static NUL-terminated strings. */
 FLOATLLM_API const char *floatllm_version(void);
 FLOATLLM_API const char *floatllm_ggml_version(void);
 FLOATLLM_API const char *floatllm_llama_release(void);

@@ -15,7 +15,8 @@ namespace floatllm {
 int64_t first_damaged(ggml_type type, const void *blocks, uint64_t bytes);
 
 // "FILE: at byte N, WHAT" as Error(FLOATLLM_ERROR_MODEL); `at` is a byte of the file.
-[[noreturn]] void refuse_damage(const std::string &path, const std::string &tensor, ggml_type type, uint64_t at);
+[[noreturn]] void refuse_damage(const std::string &path, const std::string &tensor, ggml_type type,
+                                uint64_t at);
 [[noreturn]] void refuse_damage(const GgufFile &model, const Tensor &tensor, uint64_t at);
 
 // Refuses the first damaged one of whole blocks of a tensor; `at` is the first one's byte of the file.

@@ -1,5 +1,5 @@
-// What llama.cpp's tests/test-llama-archs.cpp needs of llama.cpp's common library to write its models: a log, into
-// which it says nothing here. With that program it writes a small random model of each architecture:
+// What llama.cpp's tests/test-llama-archs.cpp needs of llama.cpp's common library to write its models: a log,
+// into which it says nothing here. With that program it writes a small random model of each architecture:
 //
 //   made_models -o FOLDER/
 #include <cstdlib>

@@ -1,7 +1,8 @@
 // Runs a model through libllama, plainly or with its weights streamed, and writes its logits: the same bytes,
 // or the device is wrong.
 //
-//   stream_run MODEL plain|stream OUT [SLOT_BYTES SLOTS KEPT_BYTES direct|windows [PROMPT TOKENS THREADS UBATCH]]
+//   stream_run MODEL plain|stream OUT [SLOT_BYTES SLOTS KEPT_BYTES direct|windows [PROMPT TOKENS THREADS
+//   UBATCH]]
 #include <chrono>
 #include <cstdio>
 #include <cstdlib>
@@ -138,7 +139,8 @@ int run(const Options &options) {
     if (device != nullptr) {
         const stream::Device::Count &count = device->count();
         std::printf(", %llu passes, %llu cuttings, %llu segments, kept %.1f MB, read %.1f MB, waited %.2f s",
-                    static_cast<unsigned long long>(count.passes), static_cast<unsigned long long>(count.cuttings),
+                    static_cast<unsigned long long>(count.passes),
+                    static_cast<unsigned long long>(count.cuttings),
                     static_cast<unsigned long long>(count.segments), static_cast<double>(count.kept) / 1e6,
                     static_cast<double>(count.read) / 1e6, count.waited);
     }

@@ -267,7 +267,8 @@ Mapped mapped_at(const void *address) {
     uint64_t offset = 0;
     struct stat info;
     // Overlays and subvolumes give a mapping another device number than the file: its path is asked instead.
-    if (!mapped_path(reinterpret_cast<uintptr_t>(address), path, offset) || ::stat(path.c_str(), &info) != 0) {
+    if (!mapped_path(reinterpret_cast<uintptr_t>(address), path, offset) ||
+        ::stat(path.c_str(), &info) != 0) {
         return {0, 0, 0};
     }
     return {static_cast<uint64_t>(info.st_dev), static_cast<uint64_t>(info.st_ino), offset};

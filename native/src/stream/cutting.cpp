@@ -66,12 +66,13 @@ void Cutter::split(const Node &node, int index) {
     const Range &weight = node.weights[0];
     const uint64_t row = weight.size / static_cast<uint64_t>(node.split_rows);
     const uint64_t edges = 2 * os::kDirectAlignment;
-    const int64_t step = static_cast<int64_t>((slot_ - std::min(slot_, edges)) / row) / kSplitGrain * kSplitGrain;
+    const int64_t step =
+        static_cast<int64_t>((slot_ - std::min(slot_, edges)) / row) / kSplitGrain * kSplitGrain;
     if (step == 0) {
         throw Error(FLOATLLM_ERROR_ENGINE,
                     format("%lld rows of a matrix take %s, and a slot holds %s. Give a larger --memory.",
-                           static_cast<long long>(kSplitGrain),
-                           human_size(kSplitGrain * row + edges).c_str(), human_size(slot_).c_str()));
+                           static_cast<long long>(kSplitGrain), human_size(kSplitGrain * row + edges).c_str(),
+                           human_size(slot_).c_str()));
     }
     close(index);
     for (int64_t begin = 0; begin < node.split_rows; begin += step) {

@@ -85,11 +85,12 @@ struct Glue {
     }
     static void *weights_base(ggml_backend_buffer_t buffer) { return weights(buffer).base; }
     static void weights_memset(ggml_backend_buffer_t buffer, ggml_tensor *tensor, uint8_t, size_t, size_t) {
-        weights(buffer).device->fail(format("The program overwrites the weight %s, which lies in a file.", tensor->name));
+        weights(buffer).device->fail(
+            format("The program overwrites the weight %s, which lies in a file.", tensor->name));
     }
     // What a program writes to a weight must be what the file says already.
-    static void weights_set(ggml_backend_buffer_t buffer, ggml_tensor *tensor, const void *data, size_t offset,
-                            size_t size) {
+    static void weights_set(ggml_backend_buffer_t buffer, ggml_tensor *tensor, const void *data,
+                            size_t offset, size_t size) {
         Device &device = *weights(buffer).device;
         std::vector<char> there(std::min(size, size_t{1} << 20));
         try {
@@ -97,7 +98,8 @@ struct Glue {
                 const size_t count = std::min(there.size(), size - done);
                 device.weights_.read(static_cast<char *>(tensor->data) + offset + done, there.data(), count);
                 if (std::memcmp(there.data(), static_cast<const char *>(data) + done, count) != 0) {
-                    device.fail(format("The program changes the weight %s, which lies in a file.", tensor->name));
+                    device.fail(
+                        format("The program changes the weight %s, which lies in a file.", tensor->name));
                     return;
                 }
             }
@@ -106,8 +108,8 @@ struct Glue {
         }
     }
     // For whoever computes on a weight elsewhere.
-    static void weights_get(ggml_backend_buffer_t buffer, const ggml_tensor *tensor, void *data, size_t offset,
-                            size_t size) {
+    static void weights_get(ggml_backend_buffer_t buffer, const ggml_tensor *tensor, void *data,
+                            size_t offset, size_t size) {
         Device &device = *weights(buffer).device;
         try {
             device.weights_.read(static_cast<const char *>(tensor->data) + offset, data, size);
@@ -129,7 +131,9 @@ struct Glue {
         delete &own;
         delete backend;
     }
-    static void backend_synchronize(ggml_backend_t backend) { ggml_backend_synchronize(context(backend).base); }
+    static void backend_synchronize(ggml_backend_t backend) {
+        ggml_backend_synchronize(context(backend).base);
+    }
     static void backend_optimize(ggml_backend_t backend, ggml_cgraph *graph,
                                  ggml_backend_graph_optimize_params *params) {
         ggml_backend_t base = context(backend).base;
@@ -242,20 +246,31 @@ struct Glue {
 };
 
 const ggml_backend_buffer_i Glue::kWeights = {
-    weights_free, weights_base, nullptr,       weights_memset, weights_set, weights_get,
+    weights_free, weights_base, nullptr, weights_memset, weights_set, weights_get,
     nullptr,      nullptr,      nullptr, weights_clear,  nullptr,
 };
 
 const ggml_backend_i Glue::kBackend = {
-    backend_name, backend_free, nullptr, nullptr, nullptr, nullptr, nullptr, backend_synchronize,
-    nullptr,      nullptr,      nullptr, nullptr, backend_compute,  nullptr, nullptr, backend_optimize,
+    backend_name, backend_free, nullptr, nullptr, nullptr,         nullptr, nullptr, backend_synchronize,
+    nullptr,      nullptr,      nullptr, nullptr, backend_compute, nullptr, nullptr, backend_optimize,
 };
 
 const ggml_backend_device_i Glue::kDevice = {
-    device_name,        device_description, device_memory,      device_type,
-    device_props,       device_init,        device_memory_type, nullptr,
-    device_from_host,   device_supports_op, device_supports_type, nullptr,
-    nullptr,            nullptr,            nullptr,
+    device_name,
+    device_description,
+    device_memory,
+    device_type,
+    device_props,
+    device_init,
+    device_memory_type,
+    nullptr,
+    device_from_host,
+    device_supports_op,
+    device_supports_type,
+    nullptr,
+    nullptr,
+    nullptr,
+    nullptr,
 };
 
 ggml_backend_t Glue::device_init(ggml_backend_dev_t device, const char *) {
@@ -277,7 +292,8 @@ ggml_backend_buffer_t Glue::device_from_host(ggml_backend_dev_t device, void *da
     for (uint32_t i = 0; i < files.size(); ++i) {
         if (mapped.file != 0 && files[i]->identity() == mapped.identity()) {
             own.weights_.map(data, size, i, mapped.offset);
-            return ggml_backend_buffer_init(&own.handles_->weights, kWeights, new WeightBuffer{&own, data}, size);
+            return ggml_backend_buffer_init(&own.handles_->weights, kWeights, new WeightBuffer{&own, data},
+                                            size);
         }
     }
     return nullptr;
@@ -290,9 +306,8 @@ Device::Device(ggml_backend_dev_t base, Files files, const Limits &limits)
       readers_(limits.readers),
       ring_(limits.io, limits.slots, limits.slot_bytes) {
     handles_->base = base;
-    handles_->reg = {GGML_BACKEND_API_VERSION,
-                     {Glue::reg_name, Glue::reg_count, Glue::reg_device, Glue::reg_proc},
-                     this};
+    handles_->reg = {
+        GGML_BACKEND_API_VERSION, {Glue::reg_name, Glue::reg_count, Glue::reg_device, Glue::reg_proc}, this};
     handles_->device = {Glue::kDevice, &handles_->reg, this};
     const ggml_backend_buffer_type_i memory = {
         Glue::memory_name, Glue::memory_alloc, nullptr, Glue::memory_alignment,

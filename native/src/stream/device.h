@@ -1,5 +1,5 @@
-// A ggml device whose weights lie in files: it wraps the device that computes, and brings each weight there in
-// time.
+// A ggml device whose weights lie in files: it wraps the device that computes, and brings each weight there
+// in time.
 //
 // libllama, or any program on ggml, builds its graphs on it as on any other device. A graph is cut into
 // segments. While the wrapped device computes one, readers fill the slots of the next.

@@ -38,7 +38,8 @@ std::vector<Range> choose_kept(const std::vector<Tensor> &tensors, uint64_t budg
         const uint64_t size = slot_bytes(range);
         seen += size;
         // As much of the budget was used as of the weights was seen, or less.
-        const double due = static_cast<double>(budget) * (static_cast<double>(seen) / static_cast<double>(all));
+        const double due =
+            static_cast<double>(budget) * (static_cast<double>(seen) / static_cast<double>(all));
         if (size <= left && static_cast<double>(budget - left + size) <= due) {
             kept.push_back(range);
             left -= size;

@@ -74,8 +74,7 @@ Node Pass::facts_of(ggml_cgraph *graph, int index) {
     if (is_view(node)) {
         return facts;
     }
-    facts.fused =
-        node->op == GGML_OP_MUL && index > 0 && graph->nodes[index - 1]->op == GGML_OP_RMS_NORM;
+    facts.fused = node->op == GGML_OP_MUL && index > 0 && graph->nodes[index - 1]->op == GGML_OP_RMS_NORM;
     for (ggml_tensor *source : node->src) {
         const Weight *weight = source != nullptr ? streamed(root_of(source)) : nullptr;
         if (weight == nullptr) {
@@ -118,12 +117,11 @@ const Cutting &Pass::cutting_of(ggml_cgraph *graph) {
         Planned planned{std::move(segment), {}};
         for (int i = planned.segment.begin; i < planned.segment.end; ++i) {
             for (ggml_tensor *source : graph->nodes[i]->src) {
-                Weight *weight =
-                    source != nullptr ? device_.weights_.find(root_of(source)) : nullptr;
+                Weight *weight = source != nullptr ? device_.weights_.find(root_of(source)) : nullptr;
                 const auto same = [source](const Use &use) { return use.tensor == source; };
-                if (weight != nullptr &&
-                    std::none_of(planned.uses.begin(), planned.uses.end(), same)) {
-                    planned.uses.push_back({source, weight, source->view_src != nullptr ? source->view_offs : 0});
+                if (weight != nullptr && std::none_of(planned.uses.begin(), planned.uses.end(), same)) {
+                    planned.uses.push_back(
+                        {source, weight, source->view_src != nullptr ? source->view_offs : 0});
                 }
             }
         }
@@ -149,7 +147,8 @@ void Pass::bring_sound(const Planned &planned, const Landing &slot) {
             const Weight &weight = *use.weight;
             const uint64_t from = range.offset - weight.range.offset;
             if (weight.range.file != range.file || range.offset < weight.range.offset ||
-                range.end() > weight.range.end() || from > weight.sound || from + range.size <= weight.sound) {
+                range.end() > weight.range.end() || from > weight.sound ||
+                from + range.size <= weight.sound) {
                 continue;
             }
             tasks.push_back([this, &weight, range, from, data = slot.address(range.file, range.offset)] {

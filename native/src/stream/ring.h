@@ -15,7 +15,8 @@ class Ring {
   public:
     Ring(Io io, unsigned slots, uint64_t slot_bytes);
 
-    // A pass begins that reads `cycle`, from its start. What was read ahead stays if it is the same as before.
+    // A pass begins that reads `cycle`, from its start. What was read ahead stays if it is the same as
+    // before.
     void begin(const Files &files, std::shared_ptr<const Cycle> cycle, ReadPool &pool);
     // The slot with the next entry of the cycle. Throws what Landing::wait() does.
     Landing &take();

@@ -50,9 +50,8 @@ Weight *Weights::find(const ggml_tensor *tensor) {
     weight->type = tensor->type;
     weight->range = {region->second.file, offset, ggml_nbytes(tensor)};
     if (weight->range.end() > files_[weight->range.file]->size()) {
-        throw Error(FLOATLLM_ERROR_MODEL,
-                    format("%s: the tensor %s reaches beyond the end of the file.",
-                           files_[weight->range.file]->path().c_str(), tensor->name));
+        throw Error(FLOATLLM_ERROR_MODEL, format("%s: the tensor %s reaches beyond the end of the file.",
+                                                 files_[weight->range.file]->path().c_str(), tensor->name));
     }
     return (weights_[tensor->data] = std::move(weight)).get();
 }

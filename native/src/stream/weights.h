@@ -19,8 +19,8 @@ struct Weight {
     std::string name;
     ggml_type type;
     Range range;
-    uint64_t sound = 0;           // bytes from its start that were found to be numbers
-    char *kept = nullptr;         // where it is in memory for good
+    uint64_t sound = 0;    // bytes from its start that were found to be numbers
+    char *kept = nullptr;  // where it is in memory for good
 };
 
 class Weights {
