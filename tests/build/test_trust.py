@@ -115,11 +115,12 @@ def test_folders_are_made_for_their_owner_alone(tmp_path: Path) -> None:
 
 def packed_source(folder: Path) -> tuple[Pin, Path]:
     """A small ggml as it lies beside the tool in the engine's source archive, and its pin."""
-    for name in ("CMakeLists.txt", "src/ggml.c"):
+    for name in ("LICENSE", "ggml/src/ggml.c"):
         path = folder / "ggml" / "source" / name
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(name)
-    pin = replace(read_pin(ROOT), tree_sha256=hash_folder(folder / "ggml" / "source"))
+    pin = read_pin(ROOT)
+    pin = replace(pin, tree_sha256=hash_folder(pin, folder / "ggml" / "source"))
     return pin, folder
 
 

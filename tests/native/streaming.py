@@ -1,8 +1,9 @@
-"""Models run through libllama twice, plainly and with their weights streamed: the logits must be the same bytes.
+"""Models run through libllama twice, plainly and with their weights streamed: the same bytes must come out.
 
     python tests/native/streaming.py BUILD [--slot BYTES] [--io direct|windows]
 
-BUILD: a build folder of native/ with the programs of native/tests (-DFLOATLLM_TESTS=ON -DFLOATLLM_LLAMA_TESTS=...).
+BUILD: a build folder of native/ with the programs of native/tests (-DFLOATLLM_TESTS=ON and
+-DFLOATLLM_LLAMA_TESTS=FOLDER, the folder of llama.cpp's whole tree).
 Prints a table of all architectures that the pinned tree can make a model of.
 """
 
@@ -96,13 +97,13 @@ def main() -> int:
     programs = Programs(options.build)
     with tempfile.TemporaryDirectory() as folder:
         models = programs.write_models(Path(folder))
-        print("| model | streamed against plain |\n|---|---|")
+        sys.stdout.write("| model | streamed against plain |\n|---|---|\n")
         found = []
         for compared in compare_all(programs, models, Ring(slot=options.slot, io=options.io)):
-            print(f"| {compared.model} | {compared.verdict} |", flush=True)
+            sys.stdout.write(f"| {compared.model} | {compared.verdict} |\n")
             found.append(compared)
     same = sum(compared.verdict == "same" for compared in found)
-    print(f"\n{same} of {len(found)} models: the same bytes.")
+    sys.stdout.write(f"\n{same} of {len(found)} models: the same bytes.\n")
     return 0 if same == len(found) else 1
 
 

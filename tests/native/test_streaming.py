@@ -1,4 +1,4 @@
-"""The streaming device under libllama: the numbers of the resident model to the bit, and errors that are told."""
+"""The streaming device under libllama: to the bit the numbers of the resident model, and errors are told."""
 
 from __future__ import annotations
 
