@@ -33,8 +33,8 @@ LOW_MEM_COST = "on x86-64 its engine is 8 % faster, and a fifth faster on prompt
 # No machine has more; a recorded host may say what it likes.
 _MOST = 1 << 60
 
-# Bytes, measured in November and December 2026: the pinned sdist that holds llama.cpp, and the wheels of cmake
-# 4.4.4 and ninja 1.13.2.
+# Bytes, measured in November and December 2026: the pinned sdist that holds llama.cpp, and the wheels of
+# cmake 4.4.4 and ninja 1.13.2.
 _GGML_SIZE = 37_722_765
 _WHEEL_SIZES: Mapping[str, tuple[int, int]] = {
     "glibc": (30_300_845, 183_365),
