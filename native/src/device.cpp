@@ -7,6 +7,7 @@
 #include "backends.h"
 #include "error.h"
 #include "ggml-cpu.h"
+#include "log.h"
 
 namespace floatllm {
 
@@ -18,6 +19,11 @@ template <typename Function>
 Function *proc(ggml_backend_dev_t device, const char *name) {
     return reinterpret_cast<Function *>(
         ggml_backend_reg_get_proc_address(ggml_backend_dev_backend_reg(device), name));
+}
+
+ggml_backend_set_n_threads_t set_threads_of(ggml_backend_dev_t device) {
+    return reinterpret_cast<ggml_backend_set_n_threads_t>(ggml_backend_reg_get_proc_address(
+        ggml_backend_dev_backend_reg(device), "ggml_backend_set_n_threads"));
 }
 
 }  // namespace
@@ -119,9 +125,11 @@ Device::Device(const std::string &name, unsigned threads, unsigned poll)
     if (!is_cpu(device_)) {
         return;
     }
-    const int count = static_cast<int>(std::min<unsigned>(threads, GGML_MAX_N_THREADS));
-    auto *set_threads = reinterpret_cast<ggml_backend_set_n_threads_t>(ggml_backend_reg_get_proc_address(
-        ggml_backend_dev_backend_reg(device_), "ggml_backend_set_n_threads"));
+    free_cpus_.emplace(std::min<unsigned>(threads, GGML_MAX_N_THREADS));
+    // No more than there are CPUs: one that waits for work takes a CPU from those that have some.
+    threads_ = free_cpus_->threads();
+    const int count = static_cast<int>(threads_);
+    auto *set_threads = set_threads_of(device_);
     auto *new_pool = proc<decltype(ggml_threadpool_new)>(device_, "ggml_threadpool_new");
     auto *set_pool =
         proc<decltype(ggml_backend_cpu_set_threadpool)>(device_, "ggml_backend_cpu_set_threadpool");
@@ -134,6 +142,19 @@ Device::Device(const std::string &name, unsigned threads, unsigned poll)
         throw Error(FLOATLLM_ERROR_ENGINE, format("Cannot start %d threads.", count));
     }
     set_pool(backend_.get(), pool_);
+}
+
+void Device::heed_cpus() {
+    if (!free_cpus_ || free_cpus_->threads() == threads_) {
+        return;
+    }
+    threads_ = free_cpus_->threads();
+    set_threads_of(device_)(backend_.get(), static_cast<int>(threads_));
+    log_line(GGML_LOG_LEVEL_INFO,
+             format(threads_ < free_cpus_->most()
+                        ? "[FloatLLM] %u of %u threads compute: other programs keep CPUs busy."
+                        : "[FloatLLM] %u of %u threads compute again: the CPUs are free.",
+                    threads_, free_cpus_->most()));
 }
 
 Device::~Device() {

@@ -1,10 +1,12 @@
 // ggml's devices: listing them, and one opened for computing.
 #pragma once
 
+#include <optional>
 #include <string>
 #include <vector>
 
 #include "floatllm.h"
+#include "free_cpus.h"
 #include "ggml-backend.h"
 #include "ggml-cpp.h"
 #include "log.h"
@@ -48,6 +50,8 @@ class Device {
     Device(const Device &) = delete;
     Device &operator=(const Device &) = delete;
 
+    // Between graphs: others may have begun to compute, or ended.
+    void heed_cpus();
     ggml_backend_dev_t handle() const { return device_; }
     ggml_backend_t stream() const { return backend_.get(); }
     bool maps_host() const { return maps_host_; }
@@ -75,6 +79,8 @@ class Device {
     ggml_backend_ptr backend_;
     bool maps_host_;
     ggml_threadpool *pool_ = nullptr;
+    std::optional<FreeCpus> free_cpus_;  // of the CPU
+    unsigned threads_ = 0;
 };
 
 // Whether ggml's scheduler leaves the order of a graph as it is. Ours depends on it where one operation reads

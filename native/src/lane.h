@@ -23,6 +23,7 @@ class HostShare {
   public:
     HostShare(const Plan &plan, const Device &device);
     const Device &cpu() const { return cpu_; }
+    void heed_cpus() { cpu_.heed_cpus(); }
     GraphBuilder &builder() { return builder_; }
     // Of `residual`, a tensor of the device: before the first chunk of a half, and behind the last.
     void take(const Device &device, const ggml_tensor *residual);
@@ -45,7 +46,13 @@ class Lane {
     Lane(const Plan &plan, size_t first_chunk, size_t chunks, std::chrono::steady_clock::time_point opened);
 
     // Between passes.
-    void heed_memory() { weights_->heed_memory(); }
+    void heed() {
+        device_.heed_cpus();
+        if (share_ != nullptr) {
+            share_->heed_cpus();
+        }
+        weights_->heed_memory();
+    }
     // After a pass that did not reach its end.
     void restart();
 

@@ -42,8 +42,9 @@ uint64_t kernel_scratch(const Program &program, uint32_t width, uint32_t threads
     }
     const Dims &d = program.dims;
     const uint64_t tiles = sizeof(float) * (64 * 2 * (uint64_t{d.head_k} + d.head_v) + 2 * 64 * 64) * threads;
-    const uint64_t split =
-        sizeof(float) * threads * (uint64_t{d.heads} * (2 + d.head_v) + d.head_k + 2 * d.head_v);
+    // ggml/patches/attention-in-fixed-parts.cmake: eight.
+    const uint64_t split = sizeof(float) * (8 * uint64_t{d.heads} * (2 + d.head_v) +
+                                            threads * (uint64_t{d.head_k} + 2 * d.head_v));
     return std::max(longest * sizeof(float), program.arch != nullptr ? std::max(tiles, split) : 0) +
            uint64_t{256} * threads;
 }

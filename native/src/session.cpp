@@ -69,7 +69,7 @@ void Session::append(const std::vector<Addition> &additions) {
     try {
         for (const Pass &each : make_passes(additions, lengths_, limits)) {
             for (const auto &lane : lanes_) {
-                lane->heed_memory();
+                lane->heed();
             }
             run(each);
         }

@@ -244,7 +244,8 @@ def test_the_archive_has_the_repositorys_shape(archive: Path, checkout: Path, tm
     assert rest == {*read_sources(checkout), "pyproject.toml", "PKG-INFO"}
     assert {"native/_backend.py", "native/src/c_api.cpp", "presets/base.json", "LICENSE"} <= rest
     source = tmp_path / NAME / "ggml" / "source"
-    assert hash_folder(source) == read_pin(ROOT).tree_sha256
+    pin = read_pin(ROOT)
+    assert hash_folder(pin, source) == pin.tree_sha256
     assert {path.name for path in source.iterdir()} == {
         "CMakeLists.txt",
         "LICENSE",
@@ -307,7 +308,7 @@ def test_the_archive_installs_without_a_network(
         )
         assert done.returncode == 0, done.stdout + done.stderr
         said = done.stdout + done.stderr
-        assert f"ggml     {read_pin(ROOT).version}, verified" in said
+        assert f"ggml     {read_pin(ROOT).what}, verified" in said
         assert "fetched" not in said
         assert ready.computes()
         manifest = json.loads((ready.site / "floatllm" / "manifest.json").read_text())

@@ -3,6 +3,7 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <optional>
 #include <string>
 #include <utility>
 #include <vector>
@@ -155,6 +156,16 @@ size_t map_granularity();
 
 // CPUs this process may run on: affinity, and a cgroup's CPU quota rounded up. At least 1.
 unsigned usable_cpus();
+
+// Seconds that the CPUs that this process may run on were busy since the system began to count, without what
+// gives way to it, and those of this process itself.
+struct CpuUse {
+    double busy;
+    double own;
+    unsigned cpus;
+};
+// Nothing where the system does not tell.
+std::optional<CpuUse> cpu_use();
 
 // One bound on memory: how many more bytes this process can take before `source` refuses.
 struct MemoryBound {

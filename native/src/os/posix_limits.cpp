@@ -213,6 +213,43 @@ unsigned usable_cpus() {
 #endif
 }
 
+std::optional<CpuUse> cpu_use() {
+#if defined(__APPLE__)
+    return std::nullopt;
+#else
+    cpu_set_t set;
+    CPU_ZERO(&set);
+    struct rusage own;
+    if (sched_getaffinity(0, sizeof(set), &set) != 0 || ::getrusage(RUSAGE_SELF, &own) != 0) {
+        return std::nullopt;
+    }
+    // What runs at a lower priority than others gives way to us, unless we do so ourselves.
+    const bool nice = ::getpriority(PRIO_PROCESS, 0) > 0;
+    const double tick = static_cast<double>(::sysconf(_SC_CLK_TCK));
+    const auto seconds = [](const timeval &time) {
+        return static_cast<double>(time.tv_sec) + static_cast<double>(time.tv_usec) / 1e6;
+    };
+    CpuUse use{0, seconds(own.ru_utime) + seconds(own.ru_stime), 0};
+    std::istringstream lines(read_text("/proc/stat"));
+    std::string line;
+    while (std::getline(lines, line)) {
+        unsigned cpu = 0;
+        // user, nice, system, idle, waiting for disks, interrupts (2), stolen by the machine's host: proc(5).
+        unsigned long long spent[8] = {};
+        if (std::sscanf(line.c_str(), "cpu%u %llu %llu %llu %llu %llu %llu %llu %llu", &cpu, &spent[0],
+                        &spent[1], &spent[2], &spent[3], &spent[4], &spent[5], &spent[6], &spent[7]) < 8 ||
+            cpu >= CPU_SETSIZE || !CPU_ISSET(cpu, &set)) {
+            continue;
+        }
+        const unsigned long long busy =
+            spent[0] + (nice ? spent[1] : 0) + spent[2] + spent[5] + spent[6] + spent[7];
+        use.busy += static_cast<double>(busy) / tick;
+        ++use.cpus;
+    }
+    return use.cpus > 0 ? std::optional<CpuUse>(use) : std::nullopt;
+#endif
+}
+
 std::vector<MemoryBound> memory_bounds() {
     std::vector<MemoryBound> bounds;
 #if defined(__APPLE__)

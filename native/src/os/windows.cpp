@@ -267,6 +267,8 @@ unsigned usable_cpus() {
     return count > 0 ? count : system_info().dwNumberOfProcessors;
 }
 
+std::optional<CpuUse> cpu_use() { return std::nullopt; }
+
 std::vector<MemoryBound> memory_bounds() {
     std::vector<MemoryBound> bounds;
     MEMORYSTATUSEX status = {};
