@@ -10,8 +10,8 @@ from floatllm_build.presets import Preset
 from floatllm_build.sizes import MIB, show_size
 from floatllm_build.values import Backend, Download, Host, Lack, Plan, PlannedToolkit
 
-# Measured in December 2026 on ext4 (du): llama.cpp's tree, and the archive that it is taken from, which goes again;
-# what the wheels of the tools hold once unpacked.
+# Measured in December 2026 on ext4 (du): llama.cpp's tree, and the archive that it is taken from, which goes
+# again; what the wheels of the tools hold once unpacked.
 _TREE = 19 * MIB
 _ARCHIVE = 36 * MIB
 _SOURCE = _TREE + _ARCHIVE

@@ -14,6 +14,7 @@
 
 #include "gguf_file.h"
 #include "llama.h"
+#include "log.h"
 #include "stream/device.h"
 #include "stream/kept.h"
 
@@ -64,6 +65,13 @@ int run(const Options &options) {
         [](ggml_log_level level, const char *text, void *) {
             if (level >= GGML_LOG_LEVEL_ERROR) {
                 std::fputs(text, stderr);
+            }
+        },
+        nullptr);
+    set_log(
+        [](int, const char *text, void *) {
+            if (std::strncmp(text, "[FloatLLM]", 10) == 0) {
+                std::fprintf(stderr, "%s\n", text);
             }
         },
         nullptr);
@@ -138,11 +146,11 @@ int run(const Options &options) {
                 decoding > 0 ? static_cast<double>(options.tokens) / decoding : 0.0);
     if (device != nullptr) {
         const stream::Device::Count &count = device->count();
-        std::printf(", %llu passes, %llu cuttings, %llu segments, kept %.1f MB, read %.1f MB, waited %.2f s",
-                    static_cast<unsigned long long>(count.passes),
-                    static_cast<unsigned long long>(count.cuttings),
-                    static_cast<unsigned long long>(count.segments), static_cast<double>(count.kept) / 1e6,
-                    static_cast<double>(count.read) / 1e6, count.waited);
+        std::printf(
+            ", %llu passes, %llu cuttings, %llu segments, kept %.1f MB, read %.1f MB, waited %.2f s",
+            static_cast<unsigned long long>(count.passes), static_cast<unsigned long long>(count.cuttings),
+            static_cast<unsigned long long>(count.segments), static_cast<double>(device->kept_bytes()) / 1e6,
+            static_cast<double>(count.read) / 1e6, count.waited);
     }
     std::printf("\n");
     return 0;

@@ -18,6 +18,7 @@ import arch_files  # noqa: E402 (the paths above come first)
 import gguf_files  # noqa: E402
 from gguf import GGMLQuantizationType as Type  # noqa: E402
 from installed import DATA, Installed  # noqa: E402
+from memory_group import Group, memory_group  # noqa: E402
 from packaged import packaged_model  # noqa: E402
 
 
@@ -95,3 +96,10 @@ def greedy() -> list[dict[str, Any]]:
     """llama.cpp's greedy tokens for a few prompts (record_greedy.py)."""
     recorded: list[dict[str, Any]] = json.loads((DATA / "greedy.json").read_text(encoding="utf-8"))["texts"]
     return recorded
+
+
+@pytest.fixture
+def group() -> Iterator[Group]:
+    """A control group of our own with a hard limit and no swap."""
+    with memory_group() as made:
+        yield made

@@ -43,17 +43,20 @@ class Programs:
         subprocess.run(command, check=True, capture_output=True, timeout=300)
         return sorted(folder.glob("*.gguf"))
 
+    def command(
+        self, model: Path, out: Path, ring: Ring | None, prompt: int = 12, tokens: int = 3, threads: int = 2
+    ) -> list[str]:
+        """Runs a model, streamed if there is a ring; its logits go to the file `out`."""
+        use = ring or Ring()
+        options = (use.slot, use.slots, use.kept, use.io, prompt, tokens, threads)
+        kind = "stream" if ring else "plain"
+        return list(map(str, (self.build / "tests" / "stream_run", model, kind, out, *options)))
+
     def start(
         self, model: Path, out: Path, ring: Ring | None, prompt: int = 12, tokens: int = 3
     ) -> subprocess.Popen[str]:
-        """Begins to run a model, streamed if there is a ring; its logits go to the file `out`."""
-        use = ring or Ring()
-        options = (use.slot, use.slots, use.kept, use.io, prompt, tokens)
-        kind = "stream" if ring else "plain"
-        command = [self.build / "tests" / "stream_run", model, kind, out, *options]
-        return subprocess.Popen(
-            list(map(str, command)), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
-        )
+        command = self.command(model, out, ring, prompt, tokens)
+        return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
 
     def run(
         self, model: Path, out: Path, ring: Ring | None, prompt: int = 12, tokens: int = 3

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import subprocess
+import sys
 import time
 from pathlib import Path
 
 import pytest
 from llama_tree import extras, llama_source
+from memory_group import Group
 from streaming import MIB, Programs, Ring, compare, compare_all
 from tool_environment import ROOT, skip_or_fail
 
@@ -24,6 +27,9 @@ def _cmake(*arguments: object) -> None:
 
 @pytest.fixture(scope="module")
 def programs(tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureRequest) -> Programs:
+    """Those of native/tests; for a quick round, from the build folder that FLOATLLM_TEST_BUILD names."""
+    if os.environ.get("FLOATLLM_TEST_BUILD"):
+        return Programs(Path(os.environ["FLOATLLM_TEST_BUILD"]))
     for name in ("cmake", "ninja", "c++"):
         if not shutil.which(name):
             skip_or_fail(f"{name} is not on PATH (Debian: apt install g++ cmake ninja-build)")
@@ -69,8 +75,9 @@ def test_rows_larger_than_a_slot_end_the_pass_with_a_sentence(
     assert "a slot holds 19.5 KiB. Give a larger --memory." in done.stderr
 
 
+@pytest.mark.parametrize("kept", [0, 90 * MIB])
 def test_weights_that_are_no_numbers_are_found_when_they_are_read(
-    programs: Programs, smollm: Path, tmp_path: Path
+    programs: Programs, smollm: Path, tmp_path: Path, kept: int
 ) -> None:
     from gguf import GGUFReader
 
@@ -81,9 +88,15 @@ def test_weights_that_are_no_numbers_are_found_when_they_are_read(
         # Half of a block's scale in the last row: NaN as float16.
         file.seek(int(tensor.data_offset) + int(tensor.n_bytes) - 20)
         file.write(b"\xff\x7f")
-    done = programs.run(damaged, tmp_path / "out", Ring())
+    done = programs.run(damaged, tmp_path / "out", Ring(kept=kept))
     assert done.returncode == 4
     assert "weights of blk.17.ffn_down.weight (q4_1) are not numbers but NaN or infinite" in done.stderr
+
+
+def _wait_for_logits(out: Path) -> None:
+    deadline = time.monotonic() + 60
+    while (not out.exists() or out.stat().st_size == 0) and time.monotonic() < deadline:
+        time.sleep(0.01)
 
 
 @pytest.mark.parametrize("io", ["direct", "windows"])
@@ -93,16 +106,65 @@ def test_a_file_that_is_cut_while_it_runs_ends_the_pass_with_a_sentence(
     model = tmp_path / "model.gguf"
     shutil.copyfile(smollm, model)
     with programs.start(model, tmp_path / "out", Ring(io=io), tokens=1000) as child:
-        deadline = time.monotonic() + 60
-        while (not (tmp_path / "out").exists() or (tmp_path / "out").stat().st_size == 0) and (
-            time.monotonic() < deadline
-        ):
-            time.sleep(0.01)
+        _wait_for_logits(tmp_path / "out")
         with model.open("r+b") as file:
             file.truncate(30 * MIB)
         _, errors = child.communicate(timeout=60)
     assert child.returncode == 4, (child.returncode, errors)
     assert "became shorter" in errors, errors
+
+
+def test_a_file_that_changes_while_it_runs_ends_the_pass_with_a_sentence(
+    programs: Programs, smollm: Path, tmp_path: Path
+) -> None:
+    model, out = tmp_path / "model.gguf", tmp_path / "out"
+    shutil.copyfile(smollm, model)
+    with programs.start(model, out, Ring(kept=90 * MIB), tokens=1000) as child:
+        _wait_for_logits(out)
+        with model.open("r+b") as file:
+            file.seek(-1, os.SEEK_END)
+            file.write(b"x")
+        _, errors = child.communicate(timeout=60)
+    assert child.returncode == 4, (child.returncode, errors)
+    assert "was changed while the model ran" in errors
+
+
+# The model runs beside a neighbour that takes 60 MiB of the group's memory and ends.
+_BESIDE = """
+import subprocess, sys
+command, out = sys.argv[2:], sys.argv[1]
+run = subprocess.Popen(command)
+while run.poll() is None:
+    try:
+        if open(out, "rb").read(1):
+            break
+    except OSError:
+        pass
+grow = "import time; held = []"
+grow += "\\nfor _ in range(60): held.append(bytearray(b'x') * (1 << 20)); time.sleep(0.03)\\ntime.sleep(0.5)"
+neighbour = subprocess.run([sys.executable, "-c", grow])
+sys.exit(run.wait() or abs(neighbour.returncode))
+"""
+
+
+def test_memory_that_others_take_is_given_back(
+    programs: Programs, group: Group, smollm: Path, tmp_path: Path
+) -> None:
+    plain, streamed = tmp_path / "plain", tmp_path / "streamed"
+    assert programs.run(smollm, plain, None, tokens=400).returncode == 0
+    group.limit(190 * MIB)
+    command = programs.command(smollm, streamed, Ring(kept=96 * MIB), tokens=400)
+    done = group.run([sys.executable, "-c", _BESIDE, str(streamed), *command], dict(os.environ))
+    assert done.returncode == 0, done.stderr
+    assert "[FloatLLM] Memory is short" in done.stderr
+    assert streamed.read_bytes() == plain.read_bytes()
+
+
+def test_more_threads_than_cpus_end_in_time(programs: Programs, smollm: Path, tmp_path: Path) -> None:
+    """ggml/patches/bounded-waiting.cmake: without it a token takes three seconds and more."""
+    threads = len(os.sched_getaffinity(0)) + 1
+    command = programs.command(smollm, tmp_path / "out", None, tokens=40, threads=threads)
+    subprocess.run(command, check=True, capture_output=True, timeout=60)
 
 
 def test_the_file_is_not_read_ahead(programs: Programs, smollm: Path, tmp_path: Path) -> None:
@@ -117,8 +179,6 @@ def test_the_file_is_not_read_ahead(programs: Programs, smollm: Path, tmp_path: 
         return int(subprocess.run(command, capture_output=True, text=True, check=True).stdout)
 
     def drop() -> None:
-        import os
-
         file = os.open(model, os.O_RDONLY)
         os.fsync(file)
         os.posix_fadvise(file, 0, 0, os.POSIX_FADV_DONTNEED)

@@ -28,6 +28,9 @@ class File {
     // Of the file itself, whatever its path: equal for two handles of one file.
     std::pair<uint64_t, uint64_t> identity() const { return identity_; }
 
+    // Throws Error(FLOATLLM_ERROR_ENGINE) if it was written to since it was opened.
+    void require_unchanged() const;
+
     // Opens a second handle that reads past the system's page cache. False, with the reason in `why`,
     // where the file system has no such reads; read_direct() then reads through the cache.
     bool open_direct(std::string &why);
@@ -40,6 +43,7 @@ class File {
     std::string path_;
     uint64_t size_ = 0;
     std::pair<uint64_t, uint64_t> identity_;  // device and number of the file
+    int64_t written_ = 0;                     // when, by the file system's own clock
     intptr_t handle_ = -1;
     intptr_t direct_ = -1;
 };

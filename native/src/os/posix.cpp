@@ -32,6 +32,18 @@ Library::~Library() {
 
 void *Library::symbol(const char *name) const { return ::dlsym(handle_, name); }
 
+namespace {
+
+int64_t written_at(const struct stat &info) {
+#if defined(__APPLE__)
+    return int64_t{info.st_mtimespec.tv_sec} * 1000000000 + info.st_mtimespec.tv_nsec;
+#else
+    return int64_t{info.st_mtim.tv_sec} * 1000000000 + info.st_mtim.tv_nsec;
+#endif
+}
+
+}  // namespace
+
 File::File(const std::string &path) : path_(path) {
     // O_NONBLOCK: opening a FIFO must not wait for a writer; it is refused just below.
     const int fd = ::open(path.c_str(), O_RDONLY | O_CLOEXEC | O_NONBLOCK);
@@ -58,6 +70,23 @@ File::File(const std::string &path) : path_(path) {
     handle_ = fd;
     size_ = static_cast<uint64_t>(info.st_size);
     identity_ = {static_cast<uint64_t>(info.st_dev), static_cast<uint64_t>(info.st_ino)};
+    written_ = written_at(info);
+}
+
+void File::require_unchanged() const {
+    struct stat info;
+    if (::fstat(static_cast<int>(handle_), &info) != 0) {
+        return;  // What is read next will say why.
+    }
+    if (static_cast<uint64_t>(info.st_size) < size_) {
+        became_shorter(path_);
+    }
+    if (static_cast<uint64_t>(info.st_size) != size_ || written_at(info) != written_) {
+        throw Error(FLOATLLM_ERROR_ENGINE,
+                    format("%s was changed while the model ran, so its numbers would be of two models. Open "
+                           "it again.",
+                           path_.c_str()));
+    }
 }
 
 File::~File() {

@@ -129,6 +129,9 @@ File::File(const std::string &path) : path_(path) {
     identity_ = identity_of(handle);
 }
 
+// Others cannot write to it: it was opened without FILE_SHARE_WRITE.
+void File::require_unchanged() const {}
+
 File::~File() {
     for (const intptr_t handle : {handle_, direct_}) {
         if (handle != -1) {

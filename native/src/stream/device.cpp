@@ -323,27 +323,6 @@ Device::~Device() = default;
 
 ggml_backend_dev_t Device::handle() { return &handles_->device; }
 
-void Device::keep(const std::vector<Range> &ranges) {
-    for (const Range &range : ranges) {
-        auto landing = std::make_unique<Landing>(limits_.io, slot_bytes(range));
-        landing->load(weights_.files(), {range}, readers_);
-        kept_.emplace_back(range, std::move(landing));
-    }
-    for (size_t i = kept_.size() - ranges.size(); i < kept_.size(); ++i) {
-        kept_[i].second->wait();
-        count_.kept += kept_[i].first.size;
-    }
-}
-
-char *Device::kept(const Range &range) const {
-    for (const auto &[there, landing] : kept_) {
-        if (there == range) {
-            return landing->address(range.file, range.offset);
-        }
-    }
-    return nullptr;
-}
-
 void Device::fail(const std::string &why) {
     if (failure_.empty()) {
         failure_ = why;

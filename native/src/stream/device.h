@@ -9,6 +9,7 @@
 #include <string>
 
 #include "ggml-backend.h"
+#include "stream/kept.h"
 #include "stream/ring.h"
 #include "stream/weights.h"
 
@@ -21,9 +22,6 @@ struct Limits {
     unsigned readers;
 };
 
-// Weights up to this size are always kept: norms, biases, routers, state matrices. The kernels that take them
-// want them whole, and reading them alone would cost a disk access each.
-constexpr uint64_t kSmallWeight = uint64_t{128} << 10;
 // Rows of an embedding are read into so much memory at a time.
 constexpr uint64_t kRowBytes = uint64_t{1} << 20;
 
@@ -38,7 +36,7 @@ class Device {
 
     ggml_backend_dev_t handle();
     // Keeps these in memory, read now. Throws as Landing::wait().
-    void keep(const std::vector<Range> &ranges);
+    void keep(const std::vector<Range> &ranges) { kept_.add(weights_.files(), ranges, readers_); }
     // What made the last pass fail, or nothing. It is told once.
     std::string take_failure();
 
@@ -46,18 +44,17 @@ class Device {
         uint64_t passes = 0;
         uint64_t cuttings = 0;  // graphs that were cut; the others were known
         uint64_t segments = 0;
-        uint64_t kept = 0;  // bytes
         uint64_t read = 0;  // bytes that passed through the ring
         double waited = 0;  // seconds for the ring
     };
     const Count &count() const { return count_; }
+    uint64_t kept_bytes() const { return kept_.bytes(); }
 
   private:
     friend struct Glue;
     friend class Pass;
     struct Handles;
 
-    char *kept(const Range &range) const;
     void fail(const std::string &why);
 
     const Limits limits_;
@@ -66,7 +63,8 @@ class Device {
     Weights weights_;
     ReadPool readers_;
     Ring ring_;
-    std::vector<std::pair<Range, std::unique_ptr<Landing>>> kept_;
+    Kept kept_;
+    uint64_t kept_changed_ = 0;  // how often; what a graph was cut for is then gone
     std::string failure_;
     Count count_;
 };

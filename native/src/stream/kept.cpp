@@ -1,12 +1,21 @@
 #include "stream/kept.h"
 
 #include <algorithm>
+#include <iterator>
 
-#include "stream/device.h"
+#include "error.h"
+#include "log.h"
 
 namespace floatllm::stream {
 
 namespace {
+
+// Half of the least slack of a budget is the sign that others need memory; they get the whole of it, and more
+// than that must be free before it is taken again.
+constexpr uint64_t kShort = uint64_t{16} << 20;
+constexpr uint64_t kEnough = uint64_t{64} << 20;
+constexpr uint64_t kPlenty = uint64_t{192} << 20;
+constexpr double kHeedSeconds = 0.1;
 
 // Of these only some rows are read in a pass: tables of embeddings, where the vocabulary's matrix is not one.
 bool is_table(const std::vector<Tensor> &tensors, const Tensor &tensor) {
@@ -54,6 +63,100 @@ std::vector<Range> choose_kept(const std::vector<Tensor> &tensors, uint64_t budg
         }
     }
     return kept;
+}
+
+void Kept::add(const Files &files, const std::vector<Range> &ranges, ReadPool &pool) {
+    std::vector<Item> added;
+    for (const Range &range : ranges) {
+        auto landing = std::make_unique<Landing>(Io::Direct, slot_bytes(range));
+        landing->load(files, {range}, pool);
+        added.push_back({range, std::move(landing)});
+    }
+    for (Item &item : added) {
+        item.landing->wait();
+    }
+    std::move(added.begin(), added.end(), std::back_inserter(items_));
+}
+
+char *Kept::find(const Range &range) const {
+    for (const Item &item : items_) {
+        if (item.landing != nullptr && item.range == range) {
+            return item.landing->address(range.file, range.offset);
+        }
+    }
+    return nullptr;
+}
+
+uint64_t Kept::bytes() const {
+    uint64_t bytes = 0;
+    for (const Item &item : items_) {
+        bytes += item.landing != nullptr ? item.range.size : 0;
+    }
+    return bytes;
+}
+
+size_t Kept::missing() const {
+    return static_cast<size_t>(std::count_if(items_.begin(), items_.end(),
+                                             [](const Item &item) { return item.landing == nullptr; }));
+}
+
+size_t Kept::give_back(uint64_t bytes) {
+    size_t count = 0;
+    for (Item &item : items_) {
+        if (bytes > 0 && item.landing != nullptr && item.range.size > kSmallWeight) {
+            item.landing.reset();
+            bytes -= std::min(bytes, slot_bytes(item.range));
+            ++count;
+        }
+    }
+    return count;
+}
+
+size_t Kept::take_again(const Files &files, uint64_t bytes, ReadPool &pool) {
+    size_t count = 0;
+    for (Item &item : items_) {
+        if (item.landing != nullptr || slot_bytes(item.range) > bytes) {
+            continue;
+        }
+        try {
+            auto landing = std::make_unique<Landing>(Io::Direct, slot_bytes(item.range));
+            landing->load(files, {item.range}, pool);
+            landing->wait();
+            item.landing = std::move(landing);
+        } catch (const Error &) {
+            break;  // It was not needed; the ring carries it as before.
+        }
+        bytes -= slot_bytes(item.range);
+        ++count;
+    }
+    return count;
+}
+
+bool Kept::heed_memory(const Files &files, ReadPool &pool) {
+    if (heeded_.seconds() < kHeedSeconds) {
+        return false;
+    }
+    heeded_.restart();
+    uint64_t free = UINT64_MAX;
+    uint64_t room = UINT64_MAX;  // addresses too, which others do not take
+    for (const os::MemoryBound &bound : os::memory_bounds()) {
+        free = bound.addresses ? free : std::min(free, bound.bytes);
+        room = std::min(room, bound.bytes);
+    }
+    if (free < kShort && give_back(kEnough - free) > 0) {
+        os::trim();
+        log_line(GGML_LOG_LEVEL_WARN,
+                 format("[FloatLLM] Memory is short: %zu more weights are read in each pass.", missing()));
+        return true;
+    }
+    if (room > kPlenty && missing() > 0 && take_again(files, room - kPlenty, pool) > 0) {
+        log_line(GGML_LOG_LEVEL_INFO,
+                 format("[FloatLLM] Memory is free again: %zu weights are still read in each "
+                        "pass that were to stay.",
+                        missing()));
+        return true;
+    }
+    return false;
 }
 
 }  // namespace floatllm::stream

@@ -59,11 +59,11 @@ class Bound {
 Weight *Pass::streamed(const ggml_tensor *tensor) {
     Weight *weight = device_.weights_.find(tensor);
     if (weight != nullptr && weight->kept == nullptr) {
-        weight->kept = device_.kept(weight->range);
+        weight->kept = device_.kept_.find(weight->range);
     }
     if (weight != nullptr && weight->kept == nullptr && weight->range.size <= kSmallWeight) {
         device_.keep({weight->range});
-        weight->kept = device_.kept(weight->range);
+        weight->kept = device_.kept_.find(weight->range);
     }
     return weight != nullptr && weight->kept == nullptr ? weight : nullptr;
 }
@@ -138,23 +138,32 @@ const Cutting &Pass::cutting_of(ggml_cgraph *graph) {
     return known_.back();
 }
 
-// Looks for damage in what is read for the first time. Weights that pass through in parts come in order.
-void Pass::bring_sound(const Planned &planned, const Landing &slot) {
+// Looks for damage in what was not looked at before. Weights that pass through in parts come in order.
+void Pass::bring_sound(const Planned &planned, const Landing *slot) {
     std::vector<ReadPool::Task> tasks;
     std::vector<std::pair<Weight *, uint64_t>> reached;
-    for (const Range &range : planned.segment.ranges) {
-        for (const Use &use : planned.uses) {
-            const Weight &weight = *use.weight;
-            const uint64_t from = range.offset - weight.range.offset;
-            if (weight.range.file != range.file || range.offset < weight.range.offset ||
-                range.end() > weight.range.end() || from > weight.sound ||
-                from + range.size <= weight.sound) {
-                continue;
+    const auto look = [&](const Use &use, uint64_t from, uint64_t size, const char *data) {
+        Weight *weight = use.weight;
+        const auto same = [weight](const auto &other) { return other.first == weight; };
+        if (from > weight->sound || from + size <= weight->sound ||
+            std::any_of(reached.begin(), reached.end(), same)) {
+            return;
+        }
+        tasks.push_back([this, weight, from, size, data] {
+            require_sound(*device_.weights_.files()[weight->range.file], *weight, from, data, size);
+        });
+        reached.emplace_back(weight, from + size);
+    };
+    for (const Use &use : planned.uses) {
+        const Range &whole = use.weight->range;
+        if (use.weight->kept != nullptr) {
+            look(use, 0, whole.size, use.weight->kept);
+            continue;
+        }
+        for (const Range &range : planned.segment.ranges) {
+            if (range.file == whole.file && range.offset >= whole.offset && range.end() <= whole.end()) {
+                look(use, range.offset - whole.offset, range.size, slot->address(range.file, range.offset));
             }
-            tasks.push_back([this, &weight, range, from, data = slot.address(range.file, range.offset)] {
-                require_sound(*device_.weights_.files()[range.file], weight, from, data, range.size);
-            });
-            reached.emplace_back(use.weight, from + range.size);
         }
     }
     if (!tasks.empty()) {
@@ -269,6 +278,17 @@ ggml_status Pass::compute(ggml_cgraph *graph) {
     ++count.passes;
     const Files &files = device_.weights_.files();
     try {
+        for (const auto &file : files) {
+            file->require_unchanged();
+        }
+        if (device_.kept_.heed_memory(files, device_.readers_)) {
+            device_.weights_.forget_kept();
+            ++device_.kept_changed_;
+        }
+        if (known_for_ != device_.kept_changed_) {
+            known_.clear();
+            known_for_ = device_.kept_changed_;
+        }
         const Cutting &cutting = cutting_of(graph);
         device_.ring_.begin(files, cutting.cycle, device_.readers_);
         for (const Planned &planned : cutting.segments) {
@@ -280,8 +300,8 @@ ggml_status Pass::compute(ggml_cgraph *graph) {
                 slot = &device_.ring_.take();
                 count.waited +=
                     std::chrono::duration<double>(std::chrono::steady_clock::now() - began).count();
-                bring_sound(planned, *slot);
             }
+            bring_sound(planned, slot);
             ggml_status status = GGML_STATUS_SUCCESS;
             {
                 Bound bound;

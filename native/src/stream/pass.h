@@ -43,7 +43,7 @@ class Pass {
     const Cutting &cutting_of(ggml_cgraph *graph);
     Node facts_of(ggml_cgraph *graph, int index);
     Weight *streamed(const ggml_tensor *tensor);
-    void bring_sound(const Planned &planned, const Landing &slot);
+    void bring_sound(const Planned &planned, const Landing *slot);
     ggml_status run(ggml_cgraph *graph, const Segment &segment);
     ggml_status pick_rows(ggml_cgraph *graph, const Planned &planned);
     ggml_status split(ggml_cgraph *graph, const Segment &segment, char *rows);
@@ -52,6 +52,7 @@ class Pass {
     Device &device_;
     ggml_backend_t base_;
     std::deque<Cutting> known_;
+    uint64_t known_for_ = 0;  // Device::kept_changed_
     os::Pages rows_;
     std::vector<int32_t> picked_;
 };

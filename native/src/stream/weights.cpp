@@ -56,6 +56,12 @@ Weight *Weights::find(const ggml_tensor *tensor) {
     return (weights_[tensor->data] = std::move(weight)).get();
 }
 
+void Weights::forget_kept() {
+    for (const auto &[address, weight] : weights_) {
+        weight->kept = nullptr;
+    }
+}
+
 void Weights::read(const void *address, void *to, size_t size) const {
     const auto *region = region_of(address);
     if (region == nullptr) {

@@ -36,6 +36,9 @@ class Weights {
     // file.
     Weight *find(const ggml_tensor *tensor);
 
+    // None of them is kept any longer, as far as is known.
+    void forget_kept();
+
     // Bytes of the file at a mapped address, through the page cache. Throws Error(FLOATLLM_ERROR_ENGINE).
     void read(const void *address, void *to, size_t size) const;
 
