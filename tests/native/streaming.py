@@ -43,6 +43,14 @@ class Programs:
         subprocess.run(command, check=True, capture_output=True, timeout=300)
         return sorted(folder.glob("*.gguf"))
 
+    def quantize(self, model: Path, folder: Path, kind: str) -> Path:
+        """The model with its matrices in another type, where their rows can have it."""
+        folder.mkdir(parents=True, exist_ok=True)
+        made = folder / f"{model.stem}-{kind}.gguf"
+        command = [self.build / "tests" / "quantize_model", model, made, kind]
+        subprocess.run(command, check=True, capture_output=True, timeout=300)
+        return made
+
     def command(
         self, model: Path, out: Path, ring: Ring | None, prompt: int = 12, tokens: int = 3, threads: int = 2
     ) -> list[str]:

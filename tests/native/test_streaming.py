@@ -40,7 +40,7 @@ def programs(tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureRe
         *("--preset", "cpu", "-S", ROOT / "native", "-B", out, f"-DGGML_DIR={llama_source(request)}"),
         *("-DFLOATLLM_TESTS=ON", f"-DFLOATLLM_LLAMA_TESTS={extras(request.config)}", *light),
     )
-    _cmake("--build", out, "-j", "2", "--target", "stream_run", "made_models")
+    _cmake("--build", out, "-j", "2", "--target", "stream_run", "made_models", "quantize_model")
     return Programs(out)
 
 
@@ -55,6 +55,21 @@ def models(programs: Programs, tmp_path_factory: pytest.TempPathFactory) -> list
 @pytest.mark.parametrize("io", ["direct", "windows"])
 def test_every_architecture_gives_the_same_bytes(programs: Programs, models: list[Path], io: str) -> None:
     compared = list(compare_all(programs, models, Ring(slot=13 * MIB, io=io)))
+    assert [one for one in compared if one.verdict != "same"] == []
+
+
+# Of dense models, mixtures of experts (deepseek2's has 64), hybrids and recurrent ones.
+_SOME = ("llama-dense", "qwen3-dense", "qwen3moe-moe", "gpt-oss-moe", "gemma3-dense", "deepseek2-moe")
+_SOME += ("qwen35moe-moe", "lfm2moe-moe", "mamba2-dense")
+
+
+@pytest.mark.parametrize("kind", ["Q8_0", "Q4_0", "Q4_K", "Q6_K", "MXFP4"])
+def test_quantized_models_give_the_same_bytes(
+    programs: Programs, models: list[Path], tmp_path: Path, kind: str
+) -> None:
+    some = [programs.quantize(model, tmp_path, kind) for model in models if model.stem in _SOME]
+    assert len(some) == len(_SOME)
+    compared = list(compare_all(programs, some, Ring(slot=13 * MIB)))
     assert [one for one in compared if one.verdict != "same"] == []
 
 

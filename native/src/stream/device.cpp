@@ -3,9 +3,11 @@
 #include <algorithm>
 #include <cstring>
 #include <new>
+#include <optional>
 #include <stdexcept>
 
 #include "error.h"
+#include "free_cpus.h"
 #include "ggml-backend-impl.h"
 #include "ggml-cpp.h"
 #include "ggml-cpu.h"
@@ -38,7 +40,9 @@ struct Context {
     ggml_backend_dev_t base_device;
     ggml_backend_t base;
     ggml_threadpool_t pool = nullptr;
-    int pool_threads = 0;
+    unsigned pool_threads = 0;
+    unsigned wanted = 0;  // threads
+    std::optional<FreeCpus> free_cpus;
     std::unique_ptr<Pass> pass;
 };
 
@@ -157,18 +161,29 @@ struct Glue {
         }
         return GGML_STATUS_FAILED;
     }
+    // libllama tells before each graph, so the number follows the CPUs that are free.
     static void set_threads(ggml_backend_t backend, int threads) {
         Context &own = context(backend);
+        const unsigned wanted = static_cast<unsigned>(std::min(std::max(threads, 1), GGML_MAX_N_THREADS));
+        if (!own.free_cpus || own.wanted != wanted) {
+            own.free_cpus.emplace(wanted);
+            own.wanted = wanted;
+        }
+        if (own.free_cpus->most() > own.pool_threads) {
+            make_pool(own, own.free_cpus->most());
+        }
         if (auto *set = reinterpret_cast<ggml_backend_set_n_threads_t>(ggml_backend_reg_get_proc_address(
                 ggml_backend_dev_backend_reg(own.base_device), "ggml_backend_set_n_threads"))) {
-            set(own.base, threads);
+            set(own.base, static_cast<int>(own.free_cpus->threads()));
         }
+    }
+    // Without a pool of our own ggml starts and ends its threads at every graph, and so at every segment.
+    static void make_pool(Context &own, unsigned threads) {
         auto *new_pool = proc<decltype(ggml_threadpool_new)>(own.base_device, "ggml_threadpool_new");
-        if (new_pool == nullptr || threads <= own.pool_threads) {
+        if (new_pool == nullptr) {
             return;
         }
-        // Without a pool of our own ggml starts and ends its threads at every graph, and so at every segment.
-        ggml_threadpool_params params = ggml_threadpool_params_default(threads);
+        ggml_threadpool_params params = ggml_threadpool_params_default(static_cast<int>(threads));
         params.poll = 0;
         ggml_threadpool_t pool = new_pool(&params);
         if (pool == nullptr) {
@@ -280,7 +295,7 @@ ggml_backend_t Glue::device_init(ggml_backend_dev_t device, const char *) {
     if (base_backend == nullptr) {
         return nullptr;
     }
-    auto *own = new Context{&of(device), base(device), base_backend, nullptr, 0, nullptr};
+    auto *own = new Context{&of(device), base(device), base_backend, nullptr, 0, 0, std::nullopt, nullptr};
     own->pass = std::make_unique<Pass>(of(device), base_backend);
     return new ggml_backend{&guid, kBackend, device, own};
 }
