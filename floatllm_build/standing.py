@@ -10,7 +10,7 @@ from typing import Any
 
 from floatllm_build.distributions import distributions
 from floatllm_build.values import BACKENDS, Backend, Engine, Plan
-from floatllm_build.wheel_file import parse_record
+from floatllm_build.wheel_file import parse_record, record_hash
 
 # Where this tool keeps a wheel, the folder has the name of all that decided it.
 _KEY = re.compile(r"/wheels/([0-9a-f]{64})/[^/]+\.whl$")
@@ -45,6 +45,30 @@ def installed_key(info: Path) -> str:
     url = read_json(info / "direct_url.json").get("url")
     found = _KEY.search(url) if isinstance(url, str) else None
     return found[1] if found else ""
+
+
+def is_whole(info: Path, modules: Mapping[str, str]) -> bool:
+    """Whether each file of the engine is there as its installer left it: by the engine's own lists, where the
+    wheel that it came from is gone.
+
+    `modules` as for `find_changes`.
+    """
+    try:
+        listed = parse_record((info / "RECORD").read_text(encoding="utf-8"))
+        compiled = {*map(str, _list(read_json(info.parent / "floatllm" / "manifest.json").get("files")))}
+        # A list that was cut short would leave out what it has to answer for.
+        return bool(compiled) and compiled <= listed.keys() and _are_there(info.parent, {**listed, **modules})
+    except (OSError, ValueError):
+        return False
+
+
+def _are_there(site: Path, files: Mapping[str, str]) -> bool:
+    """Python writes its own compiled modules anew whenever it likes."""
+    lasting = {path: digest for path, digest in files.items() if "__pycache__" not in path}
+    return all(
+        (site / path).is_file() and digest in {"", record_hash((site / path).read_bytes())}
+        for path, digest in lasting.items()
+    )
 
 
 def find_changes(

@@ -6,6 +6,7 @@ import os
 import re
 import shlex
 import sys
+from collections.abc import Mapping
 from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
@@ -24,15 +25,34 @@ from floatllm_build.lock import cache_lock, target_lock
 from floatllm_build.paths import CACHE_FOLDERS, cache_dir, data_dir
 from floatllm_build.select import DEVICES
 from floatllm_build.sizes import show_size
-from floatllm_build.standing import find_changes, installed_key, read_engine
+from floatllm_build.standing import find_changes, installed_key, is_whole, read_engine
 from floatllm_build.system import System
 from floatllm_build.uninstall import find_left, find_ours, find_strays, uninstall
 from floatllm_build.upkeep import Cleaned, Removed
-from floatllm_build.values import Engine, Host, Plan, Target
+from floatllm_build.values import Engine, Host, Plan, Target, Wheel
 from floatllm_build.wheel import find_cached
 from floatllm_build.wheel_file import record_hash
 
 _MODULES = "native/floatllm/"
+
+
+def stands(target: Target, key: str, wheel: Wheel | None) -> bool:
+    """Whether the target holds the engine of this key (empty: unknown) whole; `wheel` is the cache's."""
+    if wheel:
+        return holds(target, wheel)
+    if not (key and target.installed):
+        return False
+    info = Path(target.installed)
+    return installed_key(info) == key and is_whole(info, _modules(read_sources(data_dir())))
+
+
+def _modules(sources: Mapping[str, bytes]) -> dict[str, str]:
+    """The hash of each of the engine's Python files by its path in the wheel."""
+    return {
+        path.removeprefix("native/"): record_hash(text)
+        for path, text in sources.items()
+        if path.startswith(_MODULES) and path.endswith(".py")
+    }
 
 
 def engine_of(system: System, host: Host, plan: Plan | None) -> Engine | None:
@@ -54,21 +74,22 @@ def engine_of(system: System, host: Host, plan: Plan | None) -> Engine | None:
         now = ""
     wheel = find_cached(cache, now) if now else None
     # Other inputs may have made the same wheel, as another version of this tool does.
-    if holds(host.target, wheel) if wheel else now and now == installed_key(info):
+    if stands(host.target, now, wheel):
         return replace(engine, current=True, kept=wheel is not None)
     sources = read_sources(data_dir())
     project = sources["native/pyproject.toml"].decode()
     version = re.search(r'^version = "(.*)"$', project, re.MULTILINE)
-    modules = {
-        path.removeprefix("native/"): record_hash(text)
-        for path, text in sources.items()
-        if path.startswith(_MODULES) and path.endswith(".py")
-    }
     changes = find_changes(
-        engine, info, plan, read_pin(data_dir()).version, version[1] if version else __version__, modules
+        engine,
+        info,
+        plan,
+        read_pin(data_dir()).version,
+        version[1] if version else __version__,
+        _modules(sources),
     )
-    if now and not changes and installed_key(info):
-        changes = ("the compiled sources, the tool, the compiler or its flags",)
+    if now and not changes and (key := installed_key(info)):
+        damaged = "files of it that are missing or damaged"
+        changes = (damaged if key == now else "the compiled sources, the tool, the compiler or its flags",)
     return replace(engine, current=False if changes else None, changes=changes)
 
 

@@ -264,7 +264,7 @@ class Engine:
     changes: tuple[str, ...]
     """What `install` would change, in words."""
     kept: bool = False
-    """Whether the cache still holds the wheel it came from; if not, `install` has to compile it again."""
+    """Whether the cache still holds the wheel it came from; `install` needs it where files are damaged."""
 
 
 @dataclass(frozen=True, kw_only=True)
