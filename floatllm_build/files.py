@@ -105,6 +105,16 @@ def ordinary(path: Path, what: str) -> Path:
     return target
 
 
+def write_refusal(folder: Path) -> str:
+    """Why no file can be made in a folder, found by making one; empty where one can."""
+    try:
+        with tempfile.TemporaryFile(dir=folder):
+            return ""
+    except OSError as error:
+        # On a full disk there may be room by the time that it is needed.
+        return "" if error.errno == errno.ENOSPC else error.strerror or str(error)
+
+
 def write_whole(path: Path, content: bytes, *, shared: bool = False) -> None:
     """Writes so that nobody, after a crash either, sees half of it. Raises OSError that names the path.
 

@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import contextlib
-import errno
 import shlex
 import shutil
-import tempfile
 import zipfile
 from collections.abc import Mapping
 from pathlib import Path, PurePath
 
 from floatllm_build.errors import InstallFailedError, MissingError
-from floatllm_build.files import remove_folder
+from floatllm_build.files import remove_folder, write_refusal
 from floatllm_build.pip import install_command, last_lines
 from floatllm_build.process import run_to_its_end
 from floatllm_build.sites import sites
@@ -55,21 +53,11 @@ def check_writable(target: Target) -> None:
     Pip finds that out when it has already taken the former program away, and does not bring it back.
     """
     for site in sites(target):
-        refusal = _refusal(site)
-        if refusal:
+        if refusal := write_refusal(site):
             raise MissingError(
                 f"Nothing can be written to {site}: {refusal}. Make it writable, or name the Python of "
                 "another environment with --python."
             )
-
-
-def _refusal(folder: Path) -> str:
-    try:
-        with tempfile.TemporaryFile(dir=folder):
-            return ""
-    except OSError as error:
-        # On a full disk there may be room by the time that it is needed.
-        return "" if error.errno == errno.ENOSPC else error.strerror or str(error)
 
 
 def _check_space(target: Target, wheel: Path) -> None:

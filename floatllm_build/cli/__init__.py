@@ -41,7 +41,7 @@ from floatllm_build.cli.options import (
     WhyOption,
 )
 from floatllm_build.errors import FAULT, FloatllmBuildError, MissingError, UsageFaultError, refused, unwritten
-from floatllm_build.files import ordinary, write_whole
+from floatllm_build.files import ordinary, write_refusal, write_whole
 from floatllm_build.interrupts import INTERRUPTED, mind_interrupts, say_interrupted
 from floatllm_build.paths import cache_dir
 from floatllm_build.render.progress import listening
@@ -246,11 +246,16 @@ def wheel(
     out.absolute()  # in a folder that is gone it raises, now and not once the wheel is built
     if out.exists() and not out.is_dir():
         raise UsageFaultError(f"{out} is not a folder. Name one with --out.")
+    # Now, and not once minutes of compiling are over.
     try:
-        # Now, and not once minutes of compiling are over.
         out.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise UsageFaultError(f"{out} cannot be made: {error.strerror}. Name another with --out.") from error
+        kind = UsageFaultError if isinstance(error, NotADirectoryError) else MissingError
+        raise kind(f"{out} cannot be made: {error.strerror}. Name another with --out.") from error
+    if refusal := write_refusal(out):
+        raise MissingError(
+            f"Nothing can be written to {out}: {refusal}. Make it writable, or name another with --out."
+        )
     door = _door(_INSTALL_SECONDS)
     portable = portable or variants
     request = _requested(

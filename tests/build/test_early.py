@@ -6,7 +6,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from tool_environment import tool
+from tool_environment import closed_folder, tool
 
 from floatllm_build.lock import cache_lock
 
@@ -25,7 +25,7 @@ pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="starts the tool
         (("--backend", "cuda", "--preset", "cpu"), "These options contradict each other"),
         (("--preset", "cuda", "--low-mem"), "is no low-memory preset"),
         (("--preset", "android-ndk-arm64"), "is for another machine"),
-        (("--ggml-dir", "/nowhere"), "/nowhere is no ggml source"),
+        (("--ggml-dir", "/nowhere"), "/nowhere is not the source of llama.cpp"),
         (("--trace", "/nowhere/file"), "The timeline cannot be written"),
     ],
 )
@@ -38,6 +38,20 @@ def test_a_name_that_makes_no_sense_does_not_wait_for_the_lock(
             assert done.returncode == 2, done.stderr
             assert told in done.stderr
             assert "waiting" not in done.stderr
+
+
+@pytest.mark.parametrize("name", ["", "below"])
+def test_a_folder_for_the_wheel_that_cannot_be_written_is_told_before_the_build(
+    tmp_path: Path, name: str
+) -> None:
+    out = closed_folder(tmp_path) / name
+    with cache_lock(tmp_path, lambda _: None):
+        done = tool("wheel", "--out", out, FLOATLLM_CACHE_DIR=str(tmp_path), COLUMNS="200")
+    assert done.returncode == 3, done.stderr
+    assert str(out) in done.stderr
+    assert "with --out" in done.stderr
+    assert "FLOATLLM_CACHE_DIR" not in done.stderr
+    assert "waiting" not in done.stderr
 
 
 def test_an_option_of_cmake_that_cannot_be_read_does_not_wait_either(tmp_path: Path) -> None:
