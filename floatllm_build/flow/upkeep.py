@@ -20,7 +20,7 @@ from floatllm_build.files import remove_folder
 from floatllm_build.flow.wheels import key_now, presets
 from floatllm_build.ggml_source import read_pin
 from floatllm_build.host import probe_target
-from floatllm_build.install import clear_remains, holds
+from floatllm_build.install import check_writable, clear_remains, holds
 from floatllm_build.lock import cache_lock, target_lock
 from floatllm_build.paths import CACHE_FOLDERS, cache_dir, data_dir
 from floatllm_build.select import DEVICES
@@ -96,7 +96,7 @@ def engine_of(system: System, host: Host, plan: Plan | None) -> Engine | None:
 def remove_engine(system: System, python: str | None, tell: Listener) -> Removed:
     """Removes the engine and its plugins from an environment.
 
-    Raises MissingError and InstallFailedError as `uninstall`.
+    Raises MissingError where nothing can be written there, and both errors of `uninstall`.
     """
     cache = cache_dir()
     target = probe_target(system, python)
@@ -108,7 +108,10 @@ def remove_engine(system: System, python: str | None, tell: Listener) -> Removed
 
 
 def _remove(system: System, target: Target, cache: Path) -> Removed:
+    plugins = plugin_names()
     if not target.externally_managed:
+        if find_ours(target, plugins):
+            check_writable(target)
         try:
             clear_remains(target)
         except OSError as error:
@@ -116,7 +119,6 @@ def _remove(system: System, target: Target, cache: Path) -> Removed:
                 f"What a killed installer left in {target.prefix} cannot be put right: {error}. Nothing was "
                 "removed. Look at the permissions there, and run this again."
             ) from error
-    plugins = plugin_names()
     ours = find_ours(target, plugins)
     packages = tuple((f"{one.name} {one.version}", one.size) for one in ours)
     left = find_left(target, ours)

@@ -8,6 +8,7 @@ import json
 import re
 import shutil
 import subprocess
+import sys
 import zipfile
 from dataclasses import replace
 from pathlib import Path
@@ -19,10 +20,12 @@ from plans import PLAN
 from tool_environment import ROOT, Environment, make_venv
 from typer.testing import CliRunner
 
+from floatllm_build import install
 from floatllm_build.cli import app
 from floatllm_build.disk import taken
 from floatllm_build.distributions import distributions
 from floatllm_build.errors import MissingError
+from floatllm_build.flow import upkeep
 from floatllm_build.flow.upkeep import plugin_names
 from floatllm_build.presets import load_presets
 from floatllm_build.select import DEVICES
@@ -190,6 +193,20 @@ def test_an_installer_that_fails_is_told_and_is_exit_4(
     assert "floatllm-build report" in done.stderr
     assert done.stdout == ""
     assert "floatllm" in names(place)
+
+
+def test_where_nothing_can_be_written_no_installer_is_started(
+    site: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(upkeep, "probe_target", lambda *_: target_of(site))
+    monkeypatch.setattr(install, "write_refusal", lambda _: "Permission denied")
+    monkeypatch.setenv("FLOATLLM_CACHE_DIR", str(tmp_path / "c"))
+    with pytest.raises(MissingError, match=f"Nothing can be written to {site}: Permission denied"):
+        upkeep.remove_engine(LiveSystem(), None, lambda _: None)
+    # Where there is nothing to remove, nothing has to be written.
+    for info in site.glob("floatllm*.dist-info"):
+        shutil.rmtree(info)
+    assert upkeep.remove_engine(LiveSystem(), sys.executable, lambda _: None).packages == ()
 
 
 def test_what_belongs_to_the_system_is_left_to_it(site: Path, tmp_path: Path) -> None:
