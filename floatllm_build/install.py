@@ -13,7 +13,7 @@ from floatllm_build.errors import InstallFailedError, MissingError
 from floatllm_build.files import remove_folder, write_refusal
 from floatllm_build.pip import install_command, last_lines
 from floatllm_build.process import run_to_its_end
-from floatllm_build.sites import sites
+from floatllm_build.sites import live_folder, place_of, sites
 from floatllm_build.sizes import show_size
 from floatllm_build.system import Completed, System
 from floatllm_build.values import Target, Wheel
@@ -24,13 +24,19 @@ _COMPILED = 2 << 20
 
 
 def holds(target: Target, wheel: Wheel) -> bool:
-    """Whether the target has every file of the wheel, byte for byte, and the programs made for it."""
+    """Whether the target has every file of the wheel, byte for byte, and the programs made for it.
+
+    Of an editable engine the modules in the sources count.
+    """
     if not target.installed:
         return False
     site = Path(target.installed).parent
+    live = live_folder(site)
     packed = read_record(Path(wheel.path))
     try:
-        whole = all(record_hash((site / path).read_bytes()) == digest for path, digest in packed.items())
+        whole = all(
+            record_hash(place_of(path, site, live).read_bytes()) == digest for path, digest in packed.items()
+        )
         installed = parse_record((Path(target.installed) / "RECORD").read_text(encoding="utf-8"))
         made = {path: digest for path, digest in installed.items() if path not in packed}
         return whole and all(_has_program(site, made, name) for name in console_scripts(Path(wheel.path)))

@@ -97,4 +97,4 @@ def keep(cache: Path, wheel: Wheel, proof: Proof, *, whole: bool) -> Wheel:
     by_age = sorted(home.iterdir(), key=lambda former: former.stat().st_mtime_ns, reverse=True)
     for former in by_age[_KEPT:]:
         shutil.rmtree(former, ignore_errors=True)
-    return Wheel(path=str(folder / name), key=wheel.key, reused=False)
+    return Wheel(path=str(folder / name), key=folder.name, reused=False)

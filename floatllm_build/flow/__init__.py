@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 import sys
 import tempfile
 import time
@@ -39,7 +40,7 @@ from floatllm_build.presets import load_platforms
 from floatllm_build.rules.disk import disk_lacks
 from floatllm_build.sdist import pack_sdist
 from floatllm_build.select import DEVICES, make_plan
-from floatllm_build.sites import sites
+from floatllm_build.sites import live_folder, sites
 from floatllm_build.sizes import show_size
 from floatllm_build.symbols import Door, Symbols, settled
 from floatllm_build.system import System
@@ -198,7 +199,7 @@ def make_editable(door: Door, wish: Wish, out: Path, tell: Listener) -> Path:
     """The flow up to a proven wheel, in the folder `out`, whose modules are those of the sources."""
     with tempfile.TemporaryDirectory() as scratch:
         (wheel,) = make_wheels(door, wish, Path(scratch), tell, alone=True)
-        return as_editable(Path(wheel.path), data_dir() / "native", out)
+        return as_editable(wheel, data_dir() / "native", out)
 
 
 def make_sdist(system: System, out: Path, tell: Listener) -> Path:
@@ -269,6 +270,10 @@ def _stands(door: Door, wish: Wish, host: Host, made: Plan, cache: Path, tell: L
 
 def _install(system: System, target: Target, wheel: Wheel, cache: Path, tell: Listener) -> None:
     tell(StepStarted("install"))
+    live = [folder for site in sites(target) if (folder := live_folder(site))]
+    for folder in live:
+        again = shlex.join((target.executable, "-m", "pip", "install", "-e", str(folder)))
+        tell(Hint(f"A copy of the modules takes the place of {folder}, whose were live. To undo it: {again}"))
     install(system, target, wheel, cache)
     if not holds(probe_target(system, target.executable), wheel):
         raise InstallFailedError(

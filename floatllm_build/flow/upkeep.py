@@ -24,6 +24,7 @@ from floatllm_build.install import check_writable, clear_remains, holds
 from floatllm_build.lock import cache_lock, target_lock
 from floatllm_build.paths import CACHE_FOLDERS, cache_dir, data_dir
 from floatllm_build.select import DEVICES
+from floatllm_build.sites import live_folder
 from floatllm_build.sizes import show_size
 from floatllm_build.standing import find_changes, installed_key, is_whole, read_engine
 from floatllm_build.system import System
@@ -87,9 +88,13 @@ def engine_of(system: System, host: Host, plan: Plan | None) -> Engine | None:
         version[1] if version else __version__,
         _modules(sources),
     )
+    live = live_folder(info.parent)
     if now and not changes and (key := installed_key(info)):
         damaged = "files of it that are missing or damaged"
-        changes = (damaged if key == now else "the compiled sources, the tool, the compiler or its flags",)
+        other = f"the {'sources' if live else 'compiled sources'}, the tool, the compiler or its flags"
+        changes = (damaged if key == now else other,)
+    if changes and live:
+        changes = (*changes, "modules that are live (pip install -e), to a copy of them")
     return replace(engine, current=False if changes else None, changes=changes)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 import sys
+import zipfile
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -17,14 +18,16 @@ from small_wheels import small_wheel
 from tool_environment import ROOT
 
 from floatllm_build import flow
+from floatllm_build.editable import as_editable
 from floatllm_build.errors import BuildFailedError
-from floatllm_build.events import Event
+from floatllm_build.events import Event, Hint
 from floatllm_build.flow import upkeep
+from floatllm_build.install import holds
 from floatllm_build.render.screens import detect_screen
 from floatllm_build.standing import installed_key, is_whole
 from floatllm_build.symbols import Door, Symbols
 from floatllm_build.system import LiveSystem
-from floatllm_build.values import Engine, Proof, Request, Target
+from floatllm_build.values import Engine, Proof, Request, Target, Wheel
 from floatllm_build.wheel import find_cached, keep
 from floatllm_build.wheel_file import record_hash
 
@@ -91,6 +94,33 @@ def test_an_engine_is_whole_by_its_own_lists(site: Path) -> None:
     assert is_whole(site / INFO, modules())
     # Not those that Python compiles, and deletes, when it likes.
     assert not (site / "floatllm" / "__pycache__").exists()
+
+
+def edit(site: Path, native: Path, cache: Path) -> tuple[Target, Wheel]:
+    """The same engine as `pip install -e` puts it there, and the wheel that it was made of."""
+    target = put(site)
+    for path in [*modules(), LIBRARY, "floatllm/manifest.json", f"{INFO}/direct_url.json", f"{INFO}/RECORD"]:
+        (native / path).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy2(site / path, native / path)
+    small = native.parent / "floatllm-0.1.0-py3-none-any.whl"
+    paths = [*modules(), LIBRARY, "floatllm/manifest.json"]
+    with zipfile.ZipFile(small, "w") as archive:
+        for path in paths:
+            archive.write(site / path, path)
+        archive.writestr(f"{INFO}/RECORD", listed(site, paths))
+    shutil.rmtree(site)
+    made = keep(
+        cache,
+        Wheel(path=str(small), key=KEY, reused=False),
+        Proof(device="CPU", lines=(), report={}),
+        whole=True,
+    )
+    with zipfile.ZipFile(as_editable(made, native, native.parent / "out")) as archive:
+        archive.extractall(site)
+    (site / INFO / "direct_url.json").write_text(
+        json.dumps({"dir_info": {"editable": True}, "url": native.as_uri()})
+    )
+    return target, made
 
 
 def cut_record(site: Path) -> None:
@@ -196,3 +226,44 @@ def test_an_engine_that_short_memory_made_smaller_is_not_taken_for_the_planned_o
     url = {"archive_info": {}, "url": f"file://{kept.path}"}
     (site / INFO / "direct_url.json").write_text(json.dumps(url))
     assert installed_key(site / INFO) == ""
+
+
+# ---- editable -----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("kept", [True, False])
+def test_an_editable_engine_that_is_unchanged_has_nothing_to_do(
+    site: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kept: bool
+) -> None:
+    cache = tmp_path / "cache"
+    monkeypatch.setenv("FLOATLLM_CACHE_DIR", str(cache))
+    target, wheel = edit(site, tmp_path / "native", cache)
+    assert not (site / "floatllm" / "engine.py").exists()
+    assert holds(target, wheel)
+    if not kept:
+        shutil.rmtree(cache / "wheels")
+    found = detected(monkeypatch, target, KEY)
+    assert (found.current, found.kept, found.changes) == (True, kept, ())
+    if not kept:
+        assert installed(monkeypatch, target, KEY)[0]
+    with (tmp_path / "native" / "floatllm" / "engine.py").open("a") as module:
+        module.write("# edited\n")
+    assert not (kept and holds(target, wheel))
+    found = detected(monkeypatch, target, KEY)
+    assert found.current is False
+    assert found.changes[0] == "the engine's sources"
+    assert "live" in found.changes[1]
+
+
+def test_what_an_editable_engine_gives_way_to_is_told(
+    site: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    native = tmp_path / "native"
+    target, wheel = edit(site, native, tmp_path / "cache")
+    monkeypatch.setattr(flow, "install", lambda *_: None)
+    monkeypatch.setattr(flow, "probe_target", lambda *_: target)
+    told: list[Event] = []
+    flow._install(LiveSystem(), target, wheel, tmp_path, told.append)
+    said = next(event.text for event in told if isinstance(event, Hint))
+    assert str(native) in said
+    assert f"pip install -e {native}" in said
