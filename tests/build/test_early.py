@@ -54,6 +54,22 @@ def test_a_folder_for_the_wheel_that_cannot_be_written_is_told_before_the_build(
     assert "waiting" not in done.stderr
 
 
+@pytest.mark.parametrize("command", [("detect", "--save"), ("report", "--out"), ("install", "--trace")])
+def test_a_file_to_write_is_looked_at_before_the_work(tmp_path: Path, command: tuple[str, ...]) -> None:
+    """A folder that is not there is a wrong name, and is not made; one that takes no file is a lack."""
+    for folder, status, why in (
+        (tmp_path / "none", 2, "there is no folder"),
+        (closed_folder(tmp_path), 3, "takes no file"),
+    ):
+        with cache_lock(tmp_path, lambda _: None):
+            done = tool(*command, folder / "f.zip", FLOATLLM_CACHE_DIR=str(tmp_path), COLUMNS="200")
+        assert done.returncode == status, done.stderr
+        assert f"{why} {folder}" in done.stderr or f"{folder} {why}" in done.stderr
+        assert done.stdout == ""
+        assert "waiting" not in done.stderr
+    assert not (tmp_path / "none").exists()
+
+
 def test_an_option_of_cmake_that_cannot_be_read_does_not_wait_either(tmp_path: Path) -> None:
     with cache_lock(tmp_path, lambda _: None):
         done = tool("wheel", "--out", tmp_path / "out", FLOATLLM_CACHE_DIR=str(tmp_path), CMAKE_ARGS="-DX='1")

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, ClassVar, NoReturn
 
 import pytest
-from tool_environment import Environment
+from tool_environment import Environment, closed_folder
 
 from floatllm_build import report
 from floatllm_build.errors import MissingError, UsageFaultError
@@ -91,8 +91,17 @@ def test_where_there_are_no_links_it_replaces_nothing_either(
 
 
 def test_a_folder_that_is_not_there_is_a_usage_error(tmp_path: Path) -> None:
-    with pytest.raises(UsageFaultError, match="is no folder"):
+    with pytest.raises(UsageFaultError, match=f"there is no folder {tmp_path / 'nowhere'}"):
         check_free(tmp_path / "nowhere" / "r.zip")
+
+
+def test_a_folder_that_cannot_be_written_is_something_missing(tmp_path: Path) -> None:
+    folder = closed_folder(tmp_path)
+    with pytest.raises(MissingError, match=f"{folder} takes no file") as caught:
+        check_free(folder / "r.zip")
+    assert "--out" in str(caught.value)
+    with pytest.raises(MissingError, match=f"cannot be written to {folder}"):
+        write_report(folder / "r.zip", [text_part("a", "", "a")])
 
 
 # ---- its parts ----------------------------------------------------------------------------------
