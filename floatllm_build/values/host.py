@@ -174,6 +174,8 @@ class DiskFacts:
     """Mounted without permission to execute."""
     temp: int | None = None
     """Bytes free in the folder for temporary files, where that is on another disk."""
+    refusal: str = ""
+    """Why the cache cannot be used, as the end of a sentence that begins with it; empty where it can."""
 
 
 @dataclass(frozen=True, kw_only=True)
