@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import sys
+import tempfile
 import time
 import traceback
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -49,7 +50,7 @@ def make_report(
     """
     path = report.check_free(out.absolute() if out else _new_name())
     cache = cache_dir()
-    last = troubles(cache)
+    last = troubles(cache, Path(tempfile.gettempdir()))
     made: list[report.Content] = []
 
     def add(name: str, make: Callable[[], Iterable[report.Content]]) -> None:

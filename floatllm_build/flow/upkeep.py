@@ -6,8 +6,9 @@ import os
 import re
 import shlex
 import sys
+import tempfile
 from collections.abc import Mapping
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import replace
 from pathlib import Path
 
@@ -28,6 +29,7 @@ from floatllm_build.sites import live_folder
 from floatllm_build.sizes import show_size
 from floatllm_build.standing import find_changes, installed_key, is_whole, read_engine
 from floatllm_build.system import System
+from floatllm_build.troubles import left_in
 from floatllm_build.uninstall import find_left, find_ours, find_strays, uninstall
 from floatllm_build.upkeep import Cleaned, Removed
 from floatllm_build.values import Engine, Host, Plan, Target, Wheel
@@ -154,20 +156,28 @@ def _remove_tool(own: Target) -> tuple[str, ...]:
 
 
 def clean(tell: Listener, *, only_look: bool = False) -> Cleaned:
-    """Deletes what this tool keeps in the cache, once nobody works in it. `only_look` deletes nothing.
+    """Deletes what this tool keeps in the cache, once nobody works in it, and has left in the folder for
+    temporary files. `only_look` deletes nothing.
 
     Raises MissingError, once all else is gone, with what could not be deleted and why.
     """
-    cache = cache_dir()
+    cache, temp = cache_dir(), Path(tempfile.gettempdir())
+    left = left_in(temp)
+    outside = sum(map(taken, left))
+    if not only_look:
+        for path in left:
+            # One that stays, on a disk that is mounted to be read, hides nothing.
+            with suppress(OSError):
+                path.unlink()
     if only_look or not cache.is_dir():
-        return Cleaned(cache=str(cache), folders=_sizes(cache))
+        return Cleaned(cache=str(cache), folders=_sizes(cache), temp=str(temp), outside=outside)
     with cache_lock(cache, tell, cleaning=True):
         before = _sizes(cache)
         # By name: FLOATLLM_CACHE_DIR may point at a folder that holds other things too.
         stayed = [fault for name in CACHE_FOLDERS if (fault := remove_folder(cache / name))]
         after = dict(_sizes(cache))
     freed = tuple((name, size - after.get(name, 0)) for name, size in before)
-    done = Cleaned(cache=str(cache), folders=freed)
+    done = Cleaned(cache=str(cache), folders=freed, temp=str(temp), outside=outside)
     if stayed:
         raise MissingError(
             "Not everything could be deleted:\n"

@@ -277,6 +277,18 @@ def test_where_the_cache_cannot_be_written_it_is_kept_elsewhere(
     kept = keep_trouble(tmp_path / "file", trouble())
     assert kept
     assert kept.parent == tmp_path / "t"
+    assert troubles(tmp_path / "file") == ()
+    assert troubles(tmp_path / "file", kept.parent) == (trouble(),)
+    # Of those in the cache and those elsewhere the newest come first.
+    keep_trouble(tmp_path / "c", trouble(when="2026-11-30T13:00:00Z"))
+    found = troubles(tmp_path / "c", kept.parent)
+    assert [one.when for one in found] == ["2026-11-30T13:00:00Z", trouble().when]
+    # What others could have written, or lead to, is no record of ours.
+    text = kept.read_text()
+    kept.chmod(0o666)
+    (tmp_path / "other").write_text(text)
+    (tmp_path / "t" / "floatllm-error-link.json").symlink_to(tmp_path / "other")
+    assert troubles(tmp_path / "file", kept.parent) == ()
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "nowhere"))
     assert keep_trouble(tmp_path / "file", trouble()) is None
 

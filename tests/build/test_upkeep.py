@@ -329,7 +329,7 @@ def test_clean_says_what_each_folder_held_and_differs_where_there_was_nothing(
         (cache / name / "deep").mkdir(parents=True)
         (cache / name / "deep" / "file").write_bytes(b"1" * size)
     (cache / "mine").mkdir()
-    variables = {"FLOATLLM_CACHE_DIR": str(cache)}
+    variables = {"FLOATLLM_CACHE_DIR": str(cache), "TMPDIR": str(tmp_path)}
     looked = tool_env.tool("clean", "--dry-run", **variables)
     assert looked.returncode == 0
     assert "would be freed" in looked.stdout
@@ -346,6 +346,29 @@ def test_clean_says_what_each_folder_held_and_differs_where_there_was_nothing(
     assert again.returncode == 0
     assert "there was nothing to delete" in again.stdout
     assert "freed" not in again.stdout
+
+
+def test_clean_removes_what_was_left_among_temporary_files(tool_env: Environment, tmp_path: Path) -> None:
+    temp = tmp_path / "t"
+    temp.mkdir()
+    ours = [temp / "floatllm-error-x1.json", temp / "floatllm-verify-y2.log"]
+    others = [temp / "floatllm-error.json", temp / "notes.log", temp / "floatllm-verify-open.log"]
+    for path in (*ours, *others):
+        path.write_text("1" * 5000)
+        path.chmod(0o600)
+    others[-1].chmod(0o666)
+    (temp / "floatllm-error-link.json").symlink_to(others[0])
+    variables = {"FLOATLLM_CACHE_DIR": str(tmp_path / "c"), "TMPDIR": str(temp)}
+    looked = tool_env.tool("clean", "--dry-run", **variables)
+    assert f"would be freed in {temp}" in looked.stdout
+    assert all(path.exists() for path in ours)
+    done = tool_env.tool("clean", **variables)
+    assert done.returncode == 0, done.stderr
+    assert re.search(rf"^outside +16\.0 KiB of errors and logs freed in {temp}$", done.stdout, re.MULTILINE)
+    assert {path.name for path in temp.iterdir()} == {
+        *(path.name for path in others),
+        "floatllm-error-link.json",
+    }
 
 
 def test_a_cache_that_was_never_made_is_not_made_to_be_cleaned(tool_env: Environment, tmp_path: Path) -> None:
