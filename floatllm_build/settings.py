@@ -146,7 +146,7 @@ def request_of(system: System, settings: Mapping[str, str]) -> Request:
         _backend(settings["backend"]) if "backend" in settings else None,
         settings.get("preset"),
         settings.get("memory"),
-        _jobs(settings["jobs"]) if "jobs" in settings else None,
+        parse_jobs(settings["jobs"]) if "jobs" in settings else None,
         settings.get("architectures"),
         low_mem=_switch(settings, "low-mem"),
         portable=_switch(settings, "portable"),
@@ -160,7 +160,8 @@ def _backend(text: str) -> Backend:
     raise UsageFaultError(f"There is no backend `{text}`.{did_you_mean(text, BACKENDS)}")
 
 
-def _jobs(text: str) -> int:
+def parse_jobs(text: str) -> int:
+    """Raises UsageFaultError for what is no number of jobs."""
     if not (text.isascii() and text.isdecimal() and 0 < int(text) < 10_000):
         raise UsageFaultError(f"`{text}` is no number of jobs. Write one from 1 on.")
     return int(text)

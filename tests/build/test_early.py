@@ -20,7 +20,7 @@ pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="starts the tool
         (("--backend", "foo"), "'foo' is not one of"),
         (("--memory", "much"), "much"),
         (("--memory", "5M"), "--memory is 5.0 MiB"),
-        (("--jobs", "0"), "0 is not in the range"),
+        (("--jobs", "0"), "`0` is no number of jobs. Write one from 1 on."),
         (("--architectures", "foo"), "`foo` is no architecture"),
         (("--backend", "cuda", "--preset", "cpu"), "These options contradict each other"),
         (("--preset", "cuda", "--low-mem"), "is no low-memory preset"),
@@ -68,6 +68,14 @@ def test_a_file_to_write_is_looked_at_before_the_work(tmp_path: Path, command: t
         assert done.stdout == ""
         assert "waiting" not in done.stderr
     assert not (tmp_path / "none").exists()
+
+
+def test_a_number_of_jobs_that_is_none_is_told_in_plain_words(tmp_path: Path) -> None:
+    done = tool("plan", FLOATLLM_CACHE_DIR=str(tmp_path), FLOATLLM_JOBS="abc", COLUMNS="200")
+    assert done.returncode == 2, done.stderr
+    assert "FLOATLLM_JOBS" in done.stderr
+    assert "`abc` is no number of jobs. Write one from 1 on." in done.stderr
+    assert "int range" not in done.stderr
 
 
 def test_an_option_of_cmake_that_cannot_be_read_does_not_wait_either(tmp_path: Path) -> None:
