@@ -14,8 +14,10 @@ from pathlib import Path
 from typing import Any
 
 from floatllm_build.errors import MissingError
-from floatllm_build.paths import CACHE_FOLDERS, cache_dir
+from floatllm_build.files import write_refusal
+from floatllm_build.paths import CACHE_FOLDERS, cache_dir, existing
 from floatllm_build.start import NOWHERE, TooLateError, start, which
+from floatllm_build.trust import distrust
 
 # What a build may find here and need not make again. Costs, proofs and errors take next to nothing.
 _REUSED = ("build", "cuda", "ggml", "tools", "wheels")
@@ -26,14 +28,16 @@ _SECONDS = 20.0
 def look() -> dict[str, Any]:
     """Bytes free where the cache is (`free`), in it already (`held`), of those in `ggml/0.15`, `tools/cmake`
     and the like (`kept`), free in TMPDIR where that is elsewhere (`temp`); files that can still be made
-    (`inodes`); 1 where nothing may be run there (`noexec`).
+    (`inodes`); 1 where nothing may be run there (`noexec`); why the cache cannot be used (`refusal`).
 
     What nobody says is left out.
     """
     kept = _kept(cache_dir())
     others = (taken(cache_dir() / name) for name in CACHE_FOLDERS if name not in _REUSED)
     found: dict[str, Any] = {"held": sum(kept.values()) + sum(others), "kept": kept}
-    cache, temp = _existing(cache_dir()), Path(tempfile.gettempdir())
+    if refusal := _refusal(cache_dir()):
+        found["refusal"] = refusal
+    cache, temp = existing(cache_dir()), Path(tempfile.gettempdir())
     with contextlib.suppress(OSError):
         found["free"] = shutil.disk_usage(cache).free
         if temp.stat().st_dev != cache.stat().st_dev:
@@ -49,11 +53,16 @@ def look() -> dict[str, Any]:
     return found
 
 
-def _existing(folder: Path) -> Path:
-    """The folder, or the nearest above it that is there."""
-    # Path.is_dir() raises for a home that this user may not look into.
-    there = (place for place in (folder, *folder.parents) if os.path.isdir(place))  # noqa: PTH112
-    return next(there, Path(folder.anchor))
+def _refusal(cache: Path) -> str:
+    """Why the cache cannot be used, without names: the end of a sentence that begins with it; else empty.
+
+    What `install` finds out as it begins to work there; here nothing is made and nothing is put right.
+    """
+    place = existing(cache)
+    unwritten = os.strerror(errno.EEXIST) if cache.is_file() else write_refusal(place)
+    refused = f"cannot be written to: {unwritten}" if unwritten else ""
+    # Where it is not there yet it has to be made first.
+    return (refused if place != cache else "") or distrust(cache, CACHE_FOLDERS) or refused
 
 
 def _kept(cache: Path) -> dict[str, int]:

@@ -4,29 +4,31 @@ are those of the sources.
 
 from __future__ import annotations
 
+import json
 import zipfile
 from pathlib import Path
 
+from floatllm_build.sites import EDITABLE_LINK, KEY_FILE, is_module
+from floatllm_build.values import Wheel
 from floatllm_build.wheel_file import record_hash
 
-_PACKAGE = "floatllm/"
-_MODULES = (".py", ".typed")
-# A package without __init__.py gives way to one with it, wherever that is on the path: so the folder of the
-# libraries in the environment does not hide the package in the sources.
-_LINK = "_floatllm_editable.pth"
 
+def as_editable(wheel: Wheel, native: Path, out: Path) -> Path:
+    """Writes the wheel into the folder `out`, under the same name; `native` is what holds the package.
 
-def as_editable(wheel: Path, native: Path, out: Path) -> Path:
-    """Writes the wheel into the folder `out`, under the same name; `native` is what holds the package."""
+    It says which engine it was made of, as the folder of another wheel does.
+    """
     out.mkdir(parents=True, exist_ok=True)
-    target = out / wheel.name
+    target = out / Path(wheel.path).name
     lines = []
-    with zipfile.ZipFile(wheel) as given, zipfile.ZipFile(target, "w", zipfile.ZIP_DEFLATED) as made:
-        link = zipfile.ZipInfo(_LINK)
-        link.external_attr = 0o644 << 16
-        members = [(link, f"{native}\n".encode())]
+    with zipfile.ZipFile(wheel.path) as given, zipfile.ZipFile(target, "w", zipfile.ZIP_DEFLATED) as made:
+        info = next(name for name in given.namelist() if name.endswith(".dist-info/RECORD"))[: -len("RECORD")]
+        members = [
+            (_member(EDITABLE_LINK), f"{native}\n".encode()),
+            (_member(info + KEY_FILE), json.dumps({"key": wheel.key}).encode()),
+        ]
         members += [
-            (member, given.read(member)) for member in given.infolist() if not _is_module(member.filename)
+            (member, given.read(member)) for member in given.infolist() if not is_module(member.filename)
         ]
         for member, content in members:
             if member.filename.endswith(".dist-info/RECORD"):
@@ -38,5 +40,7 @@ def as_editable(wheel: Path, native: Path, out: Path) -> Path:
     return target
 
 
-def _is_module(name: str) -> bool:
-    return name.startswith(_PACKAGE) and name.endswith(_MODULES)
+def _member(name: str) -> zipfile.ZipInfo:
+    member = zipfile.ZipInfo(name)
+    member.external_attr = 0o644 << 16
+    return member

@@ -7,6 +7,7 @@ import errno
 import hashlib
 import os
 import shutil
+import stat
 import sys
 import tempfile
 import time
@@ -14,7 +15,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from floatllm_build.errors import UsageFaultError
+from floatllm_build.errors import MissingError, UsageFaultError
 from floatllm_build.trust import close, make_private
 
 # Larger ones grow the heap for good: glibc maps no piece of a size that was freed before.
@@ -103,6 +104,33 @@ def ordinary(path: Path, what: str) -> Path:
     if target.exists() and not target.is_file():
         raise UsageFaultError(f"{what} to {path}: that is no ordinary file. Name a file.")
     return target
+
+
+def write_refusal(folder: Path) -> str:
+    """Why no file can be made in a folder, found by making one; empty where one can."""
+    try:
+        with tempfile.TemporaryFile(dir=folder):
+            return ""
+    except OSError as error:
+        # On a full disk there may be room by the time that it is needed.
+        return "" if error.errno == errno.ENOSPC else error.strerror or str(error)
+
+
+def check_folder(folder: Path, what: str, fix: str) -> None:
+    """Looks whether files can be made in a folder that was named: at once, and not when the work is done.
+
+    `what` begins the sentence ("The report cannot be written to x"), `fix` ends it. Raises UsageFaultError
+    where there is no such folder, MissingError where nothing can be written to it.
+    """
+    try:
+        there = stat.S_ISDIR(folder.stat().st_mode)
+    except OSError as error:
+        # One that this user may not look into may be there, and takes no file either.
+        there = error.errno not in {errno.ENOENT, errno.ENOTDIR, errno.ENAMETOOLONG}
+    if not there:
+        raise UsageFaultError(f"{what}: there is no folder {folder}. {fix}")
+    if refusal := write_refusal(folder):
+        raise MissingError(f"{what}: {folder} takes no file ({refusal}). {fix}")
 
 
 def write_whole(path: Path, content: bytes, *, shared: bool = False) -> None:

@@ -3,19 +3,17 @@
 from __future__ import annotations
 
 import contextlib
-import errno
 import shlex
 import shutil
-import tempfile
 import zipfile
 from collections.abc import Mapping
 from pathlib import Path, PurePath
 
 from floatllm_build.errors import InstallFailedError, MissingError
-from floatllm_build.files import remove_folder
+from floatllm_build.files import remove_folder, write_refusal
 from floatllm_build.pip import install_command, last_lines
 from floatllm_build.process import run_to_its_end
-from floatllm_build.sites import sites
+from floatllm_build.sites import live_folder, place_of, sites
 from floatllm_build.sizes import show_size
 from floatllm_build.system import Completed, System
 from floatllm_build.values import Target, Wheel
@@ -26,13 +24,19 @@ _COMPILED = 2 << 20
 
 
 def holds(target: Target, wheel: Wheel) -> bool:
-    """Whether the target has every file of the wheel, byte for byte, and the programs made for it."""
+    """Whether the target has every file of the wheel, byte for byte, and the programs made for it.
+
+    Of an editable engine the modules in the sources count.
+    """
     if not target.installed:
         return False
     site = Path(target.installed).parent
+    live = live_folder(site)
     packed = read_record(Path(wheel.path))
     try:
-        whole = all(record_hash((site / path).read_bytes()) == digest for path, digest in packed.items())
+        whole = all(
+            record_hash(place_of(path, site, live).read_bytes()) == digest for path, digest in packed.items()
+        )
         installed = parse_record((Path(target.installed) / "RECORD").read_text(encoding="utf-8"))
         made = {path: digest for path, digest in installed.items() if path not in packed}
         return whole and all(_has_program(site, made, name) for name in console_scripts(Path(wheel.path)))
@@ -55,21 +59,11 @@ def check_writable(target: Target) -> None:
     Pip finds that out when it has already taken the former program away, and does not bring it back.
     """
     for site in sites(target):
-        refusal = _refusal(site)
-        if refusal:
+        if refusal := write_refusal(site):
             raise MissingError(
                 f"Nothing can be written to {site}: {refusal}. Make it writable, or name the Python of "
                 "another environment with --python."
             )
-
-
-def _refusal(folder: Path) -> str:
-    try:
-        with tempfile.TemporaryFile(dir=folder):
-            return ""
-    except OSError as error:
-        # On a full disk there may be room by the time that it is needed.
-        return "" if error.errno == errno.ENOSPC else error.strerror or str(error)
 
 
 def _check_space(target: Target, wheel: Path) -> None:

@@ -39,6 +39,13 @@ def cache_dir() -> Path:
     return _own_cache_of_root() if borrowed_home() else _usual_cache()
 
 
+def existing(folder: Path) -> Path:
+    """The folder, or the nearest above it that is there."""
+    # Path.is_dir() raises for a home that this user may not look into.
+    there = (place for place in (folder, *folder.parents) if os.path.isdir(place))  # noqa: PTH112
+    return next(there, Path(folder.anchor))
+
+
 def borrowed_home() -> str:
     """A folder of another user in which root's cache would lie, since HOME leads there; else empty."""
     if sys.platform == "win32" or os.geteuid() != 0 or os.environ.get("FLOATLLM_CACHE_DIR"):

@@ -83,6 +83,7 @@ _KINDS = {
                 {
                     **dict.fromkeys(("free", "inodes", "held", "noexec", "temp"), _SIZE),
                     "kept": {"type": "object", "propertyNames": _NAME, "additionalProperties": _SIZE},
+                    "refusal": _TEXT,
                 },
                 ["object", "null"],
             ),

@@ -15,7 +15,8 @@ from importlib.metadata import PackageNotFoundError, distribution, version
 from pathlib import Path
 from typing import Any
 
-from floatllm_build.errors import UsageFaultError
+from floatllm_build.errors import MissingError, UsageFaultError
+from floatllm_build.files import check_folder
 from floatllm_build.pip_settings import Section, option_name
 from floatllm_build.scrub import Scrubber, names_a_secret
 from floatllm_build.troubles import Trouble
@@ -247,16 +248,15 @@ def told(trouble: Trouble, scrub: Scrubber) -> dict[str, Any]:
 
 
 def check_free(path: Path) -> Path:
-    """Where a report may be written. Raises UsageFaultError."""
+    """Where a report may be written. Raises UsageFaultError, and MissingError as `check_folder`."""
     if os.path.lexists(path):
         raise UsageFaultError(f"{path} is there already, and a report replaces nothing. Name another file.")
-    if not path.parent.is_dir():
-        raise UsageFaultError(f"{path.parent} is no folder. Name another file with --out.")
+    check_folder(path.parent, f"The report cannot be written to {path}", "Name another file with --out.")
     return path
 
 
 def write_report(path: Path, contents: Sequence[Content]) -> Reported:
-    """Packs the parts, the page about them first. Raises UsageFaultError where the file cannot be made."""
+    """Packs the parts, the page about them first. Raises MissingError where the file cannot be made."""
     parts = tuple(Part(name=one.name, about=one.about, size=len(one.data)) for one in contents)
     wide = max(len(part.name) for part in parts)
     lines = [f"{part.name:<{wide}}  {part.size:>8} bytes  {part.about}" for part in parts]
@@ -270,7 +270,7 @@ def write_report(path: Path, contents: Sequence[Content]) -> Reported:
     except FileExistsError:
         check_free(path)
     except OSError as error:
-        raise UsageFaultError(
+        raise MissingError(
             f"The report cannot be written to {path}: {error.strerror}. Name another file with --out."
         ) from error
     return Reported(path=str(path), size=len(packed.getvalue()), parts=parts)

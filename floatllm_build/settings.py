@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from floatllm_build.errors import UsageFaultError
-from floatllm_build.files import ordinary
+from floatllm_build.files import check_folder, ordinary
 from floatllm_build.sizes import parse_size
 from floatllm_build.system import System
 from floatllm_build.values import BACKENDS, Backend, Request
@@ -68,14 +68,11 @@ def _cmake_args(text: str) -> tuple[str, ...]:
 
 
 def trace_file(path: Path | None) -> Path | None:
-    """Checked at once: the build may take hours. Raises UsageFaultError."""
+    """Checked at once: the build may take hours. Raises UsageFaultError, and as `check_folder`."""
     if not path:
         return None
     target = ordinary(path, "The timeline cannot be written")
-    if not os.access(target.parent, os.W_OK):
-        raise UsageFaultError(
-            f"The timeline cannot be written to {path}: {target.parent} is no folder that can be written to."
-        )
+    check_folder(target.parent, f"The timeline cannot be written to {path}", "Name another file.")
     return target
 
 
@@ -149,7 +146,7 @@ def request_of(system: System, settings: Mapping[str, str]) -> Request:
         _backend(settings["backend"]) if "backend" in settings else None,
         settings.get("preset"),
         settings.get("memory"),
-        _jobs(settings["jobs"]) if "jobs" in settings else None,
+        parse_jobs(settings["jobs"]) if "jobs" in settings else None,
         settings.get("architectures"),
         low_mem=_switch(settings, "low-mem"),
         portable=_switch(settings, "portable"),
@@ -163,7 +160,8 @@ def _backend(text: str) -> Backend:
     raise UsageFaultError(f"There is no backend `{text}`.{did_you_mean(text, BACKENDS)}")
 
 
-def _jobs(text: str) -> int:
+def parse_jobs(text: str) -> int:
+    """Raises UsageFaultError for what is no number of jobs."""
     if not (text.isascii() and text.isdecimal() and 0 < int(text) < 10_000):
         raise UsageFaultError(f"`{text}` is no number of jobs. Write one from 1 on.")
     return int(text)

@@ -9,8 +9,9 @@ from pathlib import Path
 from typing import Any
 
 from floatllm_build.distributions import distributions
+from floatllm_build.sites import KEY_FILE, live_folder, place_of
 from floatllm_build.values import BACKENDS, Backend, Engine, Plan
-from floatllm_build.wheel_file import parse_record
+from floatllm_build.wheel_file import parse_record, record_hash
 
 # Where this tool keeps a wheel, the folder has the name of all that decided it.
 _KEY = re.compile(r"/wheels/([0-9a-f]{64})/[^/]+\.whl$")
@@ -44,7 +45,45 @@ def installed_key(info: Path) -> str:
     """The key of the wheel of this tool that was installed; empty where another was, or nobody says."""
     url = read_json(info / "direct_url.json").get("url")
     found = _KEY.search(url) if isinstance(url, str) else None
-    return found[1] if found else ""
+    if found:
+        return found[1]
+    key = read_json(info / KEY_FILE).get("key")
+    return key if isinstance(key, str) and re.fullmatch("[0-9a-f]{64}", key) else ""
+
+
+def is_whole(info: Path, modules: Mapping[str, str]) -> bool:
+    """Whether each file of the engine is there as its installer left it: by the engine's own lists, where the
+    wheel that it came from is gone.
+
+    `modules` as for `find_changes`.
+    """
+    try:
+        listed = _listed(info)
+        compiled = {*map(str, _list(read_json(info.parent / "floatllm" / "manifest.json").get("files")))}
+        # A list that was cut short would leave out what it has to answer for.
+        return bool(compiled) and compiled <= listed.keys() and _are_there(info.parent, {**listed, **modules})
+    except (OSError, ValueError):
+        return False
+
+
+def _are_there(site: Path, files: Mapping[str, str]) -> bool:
+    """Python writes its own compiled modules anew whenever it likes."""
+    live = live_folder(site)
+    lasting = {path: digest for path, digest in files.items() if "__pycache__" not in path}
+    places = ((place_of(path, site, live), digest) for path, digest in lasting.items())
+    return all(
+        place.is_file() and digest in {"", record_hash(place.read_bytes())} for place, digest in places
+    )
+
+
+def _listed(info: Path) -> dict[str, str]:
+    """The hashes of the engine's RECORD; of an editable one also those that its modules have now."""
+    listed = parse_record((info / "RECORD").read_text(encoding="utf-8"))
+    live = live_folder(info.parent)
+    modules = (live / "floatllm").rglob("*.py") if live else ()
+    return listed | {
+        path.relative_to(live).as_posix(): record_hash(path.read_bytes()) for path in modules if live
+    }
 
 
 def find_changes(
@@ -65,7 +104,7 @@ def find_changes(
         if have != want
     ]
     try:
-        listed = parse_record((info / "RECORD").read_text(encoding="utf-8"))
+        listed = _listed(info)
     except (OSError, ValueError):
         listed = {}
     if not changes and any(listed.get(path) != digest for path, digest in modules.items()):

@@ -25,6 +25,7 @@ from functools import cache
 from pathlib import Path
 
 from floatllm_build.errors import MissingError
+from floatllm_build.paths import existing
 from floatllm_build.tables.containers import FOR_ONE_PROGRAM, MAKERS
 
 _WRITABLE = stat.S_IWGRP | stat.S_IWOTH
@@ -180,6 +181,32 @@ def is_trusted(home: Path, *inside: Path) -> bool:
         return False
 
 
+def distrust(home: Path, names: Iterable[str]) -> str:
+    """What `check_cache` and `check_inside` would refuse, without names, as the end of a sentence that begins
+    with the cache; empty where they would not.
+
+    Of a cache that is not there yet what lies above counts. Changes nothing.
+    """
+    try:
+        place = home.resolve()
+        me = me_in(existing(place))
+        if me is None:
+            return ""
+        there = os.path.isdir(place)  # noqa: PTH112  is_dir() raises where this user may not look
+        fault = (_root_fault(home, me) if there else None) or _fault_above(place, me)
+        if not fault and there:
+            inside = (fault for name in names for fault in _faults_within(home / name, _below(home, me)))
+            fault = next(inside, None)
+    except OSError:
+        return ""
+    if not fault:
+        return ""
+    what = "belongs to another user" if fault.foreign else fault.what
+    if fault.above:
+        return f"lies in a folder that {what}"
+    return what if fault.path in {home, place} else f"holds something that {what}"
+
+
 def make_private(folder: Path) -> None:
     """Makes a folder, and those above it, for their owner alone; what is there stays. Raises OSError."""
     # Path.is_dir() raises where this user may not look.
@@ -206,7 +233,7 @@ def _fault_above(home: Path, me: Me) -> Fault | None:
     if _made_for_one_program():
         return None
     own = Path(__file__).resolve().parents
-    device, closed = home.stat().st_dev, None
+    device, closed = existing(home).stat().st_dev, None
     for folder in reversed(home.parents):
         try:
             found = folder.stat()

@@ -40,6 +40,10 @@ class Cleaned:
 
     cache: str
     folders: tuple[tuple[str, int], ...]
+    temp: str = ""
+    """The folder for temporary files."""
+    outside: int = 0
+    """Bytes of this tool's records and logs there."""
 
     @property
     def size(self) -> int:

@@ -138,7 +138,8 @@ def _clean_environment() -> dict[str, str]:
 def _prove(python: str, device: str, scratch: Path, extra: dict[str, str], tell: Listener) -> Proof:
     report_path = scratch / "report.json"
     argv = (python, "-m", "floatllm.selftest", "--device", device, "--report", str(report_path))
-    env = {**_clean_environment(), **extra}
+    # What it writes goes with the scratch folder, even if it is killed.
+    env = {**_clean_environment(), **dict.fromkeys(("TMPDIR", "TEMP", "TMP"), str(scratch)), **extra}
     lines: list[str] = []
     rest = ""
 

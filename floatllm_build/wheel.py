@@ -85,16 +85,16 @@ def keep(cache: Path, wheel: Wheel, proof: Proof, *, whole: bool) -> Wheel:
     with scratch_in(home, ".new-") as scratch:
         name = Path(wheel.path).name
         shutil.copy2(wheel.path, scratch / name)
-        name_of_proof = _PROOF if whole else f"not-whole-{_PROOF}"
         # The digest of what was proven, and not of what the copy may have become.
         told = {**to_json(proof), _DIGEST: sha256_file(Path(wheel.path))}
-        write_whole(scratch / name_of_proof, json.dumps(told, indent=1).encode())
+        write_whole(scratch / _PROOF, json.dumps(told, indent=1).encode())
         settle(scratch / name, scratch)
-        folder = home / wheel.key
+        # By the name, which an installer notes, the engine is known once its wheel is gone.
+        folder = home / (wheel.key if whole else f"{wheel.key}-not-whole")
         shutil.rmtree(folder, ignore_errors=True)
         scratch.rename(folder)
         settle(home)
     by_age = sorted(home.iterdir(), key=lambda former: former.stat().st_mtime_ns, reverse=True)
     for former in by_age[_KEPT:]:
         shutil.rmtree(former, ignore_errors=True)
-    return Wheel(path=str(folder / name), key=wheel.key, reused=False)
+    return Wheel(path=str(folder / name), key=folder.name, reused=False)

@@ -81,6 +81,17 @@ def tool(*arguments: object, **variables: str) -> subprocess.CompletedProcess[st
     )
 
 
+def closed_folder(tmp_path: Path) -> Path:
+    """A folder that nothing can be written to; root can write to any but the system's own."""
+    if hasattr(os, "geteuid") and os.geteuid() == 0:
+        if not Path("/proc/self").exists():
+            skip_or_fail("needs a user other than root, or a /proc")
+        return Path("/proc")
+    folder = tmp_path / "closed"
+    folder.mkdir(mode=0o500, exist_ok=True)
+    return folder
+
+
 @cache
 def _with_pip() -> Path:
     """An environment with the pip that this Python brings: to copy it saves five seconds each time."""

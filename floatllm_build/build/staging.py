@@ -18,6 +18,9 @@ from floatllm_build.files import write_whole
 
 _DEPENDENCIES = re.compile(rb"^dependencies = (\[.*\])$", re.MULTILINE)
 _PARTS = ("native", "presets", "ggml")
+# What a checkout has for its tests. No wheel is made of it, and the installed tool does not carry it: without
+# it the same sources have the same key in both.
+_FOR_TESTS = ("native/fuzz/", "native/tests/", "ggml/patches/", "ggml/FloatllmLlama.cmake")
 _SKIPPED_FOLDERS = {"build", "source", "__pycache__"}
 _SKIPPED_SUFFIXES = {".pyc", ".so", ".dylib", ".dll"}
 
@@ -43,7 +46,10 @@ def read_sources(data: Path) -> dict[str, bytes]:
 
 
 def _is_source(data: Path, path: Path) -> bool:
-    parts = path.relative_to(data).parts
+    inside = path.relative_to(data)
+    if inside.as_posix().startswith(_FOR_TESTS):
+        return False
+    parts = inside.parts
     # `build` and `source` are skipped where a checkout has them: native/build, native/plugins/vulkan/build,
     # ggml/source. And what is hidden is somebody's own.
     own = parts[3:] if parts[1:2] == ("plugins",) else parts[1:]

@@ -41,7 +41,7 @@ from floatllm_build.cli.options import (
     WhyOption,
 )
 from floatllm_build.errors import FAULT, FloatllmBuildError, MissingError, UsageFaultError, refused, unwritten
-from floatllm_build.files import ordinary, write_whole
+from floatllm_build.files import check_folder, ordinary, write_whole
 from floatllm_build.interrupts import INTERRUPTED, mind_interrupts, say_interrupted
 from floatllm_build.paths import cache_dir
 from floatllm_build.render.progress import listening
@@ -109,6 +109,7 @@ def detect(
     python: PythonOption = None,
 ) -> None:
     """Shows what this machine has and what would be built on it."""
+    saved = _place_of_record(save) if save else None
     system = _system(record, python)
     recorder = Recorder(system)
     request = _requested(recorder, backend, preset, memory, jobs, architectures, low_mem=low_mem)
@@ -119,8 +120,8 @@ def detect(
         # What a record does not hold: the files there, and what they would become.
         engine = flow.engine_of(LiveSystem(), symbols.show_in(host), symbols.show_in(found.plan))
         host = replace(host, engine=engine)
-    if save:
-        _save(save, recorder.text())
+    if save and saved:
+        _save(save, saved, recorder.text())
     if as_json:
         _print_json(
             {
@@ -154,12 +155,17 @@ def _install_command(request: Request, memory: str | None, python: str | None) -
     return ["floatllm-build", "install", *words, *(["--low-mem"] if request.low_mem else [])]
 
 
-def _save(path: Path, text: str) -> None:
-    target = ordinary(path, "The host cannot be saved")
+def _place_of_record(path: Path) -> Path:
+    place = ordinary(path, "The host cannot be saved")
+    check_folder(place.parent, f"The host cannot be saved to {path}", "Name another file with --save.")
+    return place
+
+
+def _save(path: Path, place: Path, text: str) -> None:
     try:
-        write_whole(target, text.encode(), shared=True)
+        write_whole(place, text.encode(), shared=True)
     except OSError as error:
-        raise UsageFaultError(
+        raise MissingError(
             f"The host cannot be saved to {path}: {error.strerror}. Name another file."
         ) from error
     sys.stderr.write(
@@ -246,11 +252,13 @@ def wheel(
     out.absolute()  # in a folder that is gone it raises, now and not once the wheel is built
     if out.exists() and not out.is_dir():
         raise UsageFaultError(f"{out} is not a folder. Name one with --out.")
+    # Now, and not once minutes of compiling are over.
     try:
-        # Now, and not once minutes of compiling are over.
         out.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise UsageFaultError(f"{out} cannot be made: {error.strerror}. Name another with --out.") from error
+        kind = UsageFaultError if isinstance(error, NotADirectoryError) else MissingError
+        raise kind(f"{out} cannot be made: {error.strerror}. Name another with --out.") from error
+    check_folder(out, "The wheel cannot be written", "Name another with --out.")
     door = _door(_INSTALL_SECONDS)
     portable = portable or variants
     request = _requested(

@@ -7,6 +7,8 @@ from typing import Annotated
 
 import typer
 
+from floatllm_build.errors import UsageFaultError
+from floatllm_build.settings import parse_jobs
 from floatllm_build.values import Backend
 
 # Groups of commands.
@@ -19,6 +21,15 @@ EXIT_CODES = (
     "4 the build failed, 5 built but not proven, 6 the source could not be fetched or verified. "
     "An option wins over its variable."
 )
+
+
+def _jobs(text: str) -> int:
+    """In words of ours, behind those that name the option and its variable."""
+    try:
+        return parse_jobs(text)
+    except UsageFaultError as error:
+        raise typer.BadParameter(str(error)) from error
+
 
 BackendOption = Annotated[
     Backend | None,
@@ -95,7 +106,7 @@ MemoryOption = Annotated[
 JobsOption = Annotated[
     int | None,
     typer.Option(
-        min=1,
+        parser=_jobs,
         envvar="FLOATLLM_JOBS",
         metavar="N",
         help="Compile this many units at once. Default: as many as CPUs and memory hold.",

@@ -3,21 +3,32 @@
 from __future__ import annotations
 
 import json
+import shlex
 import sys
 import tempfile
 import time
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from floatllm_build.build.run import NO_TIMELINE
 from floatllm_build.build.staging import read_sources
 from floatllm_build.cuda_runtime import has_runtime
 from floatllm_build.disk import check_loads_libraries
 from floatllm_build.editable import as_editable
 from floatllm_build.errors import InstallFailedError, MissingError, NotProvenError
-from floatllm_build.events import Listener, StepDone, StepStarted
+from floatllm_build.events import Hint, Listener, StepDone, StepStarted
 from floatllm_build.files import write_whole
-from floatllm_build.flow.upkeep import clean, engine_of, remove_engine
-from floatllm_build.flow.wheels import Wish, bring_libraries, check_wish, find_source, make_all, presets
+from floatllm_build.flow.upkeep import clean, engine_of, remove_engine, stands
+from floatllm_build.flow.wheels import (
+    Wish,
+    bring_libraries,
+    check_wish,
+    find_source,
+    key_now,
+    make_all,
+    plan_all,
+    presets,
+)
 from floatllm_build.ggml_source import read_pin, tree_files
 from floatllm_build.host import probe_host, probe_target
 from floatllm_build.install import check_tag, check_writable, holds, install
@@ -29,7 +40,7 @@ from floatllm_build.presets import load_platforms
 from floatllm_build.rules.disk import disk_lacks
 from floatllm_build.sdist import pack_sdist
 from floatllm_build.select import DEVICES, make_plan
-from floatllm_build.sites import sites
+from floatllm_build.sites import live_folder, sites
 from floatllm_build.sizes import show_size
 from floatllm_build.symbols import Door, Symbols, settled
 from floatllm_build.system import System
@@ -48,6 +59,7 @@ from floatllm_build.values import (
 )
 from floatllm_build.variants import check_variantlib, write_variants
 from floatllm_build.verify import prove_installed, seen_devices
+from floatllm_build.wheel import find_cached
 
 __all__ = [
     "Detected",
@@ -121,17 +133,24 @@ def install_engine(door: Door, wish: Wish, tell: Listener) -> Installed:
     for site in sites(target):
         check_loads_libraries(site)
     with cache_lock(cache, tell):
-        ((made, wheel),) = make_all(door, wish, target.executable, cache, tell, alone=True, installs=True)
+        host, plans = plan_all(door, wish, cache, tell, alone=True)
+        made = door.symbols.show_in(plans[0])
+        wheel = None
+        if not _stands(door, wish, host, made, cache, tell):
+            ((made, wheel),) = make_all(
+                door, wish, host, plans, target.executable, cache, tell, installs=True
+            )
         with target_lock(Path(target.prefix), tell):
             # Another tool, which had the cache or the environment until now, may have been at work there.
             target = probe_target(system, wish.python)
-            check_tag(target, wheel)
+            if wheel:
+                check_tag(target, wheel)
             served = made.toolkit is None or has_runtime(target, made.toolkit)
-            held = holds(target, wheel)
+            held = wheel is None or holds(target, wheel)
             # First, because the former engine works until its own files go.
             if made.toolkit and not served:
                 bring_libraries(system, target, made.toolkit, cache, tell)
-            if not held:
+            if wheel and not held:
                 _install(system, target, wheel, cache, tell)
     seconds = time.monotonic() - started
     return Installed(target=target, plan=made, wheel=wheel, unchanged=held and served, seconds=seconds)
@@ -148,7 +167,8 @@ def make_wheels(
     cache = cache_dir()
     with cache_lock(cache, tell):
         python = wish.python or sys.executable
-        made = make_all(door, wish, python, cache, tell, alone=alone, installs=False)
+        host, plans = plan_all(door, wish, cache, tell, alone=alone)
+        made = make_all(door, wish, host, plans, python, cache, tell, installs=False)
         out.mkdir(parents=True, exist_ok=True)
         copies = [out / Path(wheel.path).name for _, wheel in made]
         for (_, wheel), copy in zip(made, copies, strict=True):
@@ -179,7 +199,7 @@ def make_editable(door: Door, wish: Wish, out: Path, tell: Listener) -> Path:
     """The flow up to a proven wheel, in the folder `out`, whose modules are those of the sources."""
     with tempfile.TemporaryDirectory() as scratch:
         (wheel,) = make_wheels(door, wish, Path(scratch), tell, alone=True)
-        return as_editable(Path(wheel.path), data_dir() / "native", out)
+        return as_editable(wheel, data_dir() / "native", out)
 
 
 def make_sdist(system: System, out: Path, tell: Listener) -> Path:
@@ -233,8 +253,27 @@ def fetch_ggml(system: System, tell: Listener) -> GgmlSource:
         return find_source(system, read_pin(data_dir()), cache, None, tell)
 
 
+def _stands(door: Door, wish: Wish, host: Host, made: Plan, cache: Path, tell: Listener) -> bool:
+    """Whether the target holds the engine of this plan, though the cache does not: nothing is made then."""
+    key = key_now(door.inner, door.symbols.show_in(host), made, cache, wish.ggml_dir)
+    if not key or find_cached(cache, key):
+        return False
+    target = probe_target(door.inner, wish.python)
+    with target_lock(Path(target.prefix), tell):
+        if not stands(probe_target(door.inner, wish.python), key, None):
+            return False
+    if wish.trace:
+        tell(Hint(NO_TIMELINE))
+    tell(StepDone("build", f"nothing changed; {target.prefix} holds this engine, built and proven before"))
+    return True
+
+
 def _install(system: System, target: Target, wheel: Wheel, cache: Path, tell: Listener) -> None:
     tell(StepStarted("install"))
+    live = [folder for site in sites(target) if (folder := live_folder(site))]
+    for folder in live:
+        again = shlex.join((target.executable, "-m", "pip", "install", "-e", str(folder)))
+        tell(Hint(f"A copy of the modules takes the place of {folder}, whose were live. To undo it: {again}"))
     install(system, target, wheel, cache)
     if not holds(probe_target(system, target.executable), wheel):
         raise InstallFailedError(

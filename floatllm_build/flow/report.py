@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import sys
+import tempfile
 import time
 import traceback
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -44,11 +45,12 @@ def make_report(
     """Writes a report to `out`, or to a new file in the current folder.
 
     `host` gives the record of this machine, the plan for it as JSON, and the engine that is there. What goes
-    wrong with a part stands in its place. Raises UsageFaultError if the file cannot be made.
+    wrong with a part stands in its place. Raises UsageFaultError for a name that cannot be that of a new
+    file, and MissingError if it cannot be made.
     """
     path = report.check_free(out.absolute() if out else _new_name())
     cache = cache_dir()
-    last = troubles(cache)
+    last = troubles(cache, Path(tempfile.gettempdir()))
     made: list[report.Content] = []
 
     def add(name: str, make: Callable[[], Iterable[report.Content]]) -> None:

@@ -6,7 +6,9 @@ import os
 import re
 import shlex
 import sys
-from contextlib import ExitStack
+import tempfile
+from collections.abc import Mapping
+from contextlib import ExitStack, suppress
 from dataclasses import replace
 from pathlib import Path
 
@@ -19,20 +21,41 @@ from floatllm_build.files import remove_folder
 from floatllm_build.flow.wheels import key_now, presets
 from floatllm_build.ggml_source import read_pin
 from floatllm_build.host import probe_target
-from floatllm_build.install import clear_remains, holds
+from floatllm_build.install import check_writable, clear_remains, holds
 from floatllm_build.lock import cache_lock, target_lock
 from floatllm_build.paths import CACHE_FOLDERS, cache_dir, data_dir
 from floatllm_build.select import DEVICES
+from floatllm_build.sites import live_folder
 from floatllm_build.sizes import show_size
-from floatllm_build.standing import find_changes, installed_key, read_engine
+from floatllm_build.standing import find_changes, installed_key, is_whole, read_engine
 from floatllm_build.system import System
+from floatllm_build.troubles import left_in
 from floatllm_build.uninstall import find_left, find_ours, find_strays, uninstall
 from floatllm_build.upkeep import Cleaned, Removed
-from floatllm_build.values import Engine, Host, Plan, Target
+from floatllm_build.values import Engine, Host, Plan, Target, Wheel
 from floatllm_build.wheel import find_cached
 from floatllm_build.wheel_file import record_hash
 
 _MODULES = "native/floatllm/"
+
+
+def stands(target: Target, key: str, wheel: Wheel | None) -> bool:
+    """Whether the target holds the engine of this key (empty: unknown) whole; `wheel` is the cache's."""
+    if wheel:
+        return holds(target, wheel)
+    if not (key and target.installed):
+        return False
+    info = Path(target.installed)
+    return installed_key(info) == key and is_whole(info, _modules(read_sources(data_dir())))
+
+
+def _modules(sources: Mapping[str, bytes]) -> dict[str, str]:
+    """The hash of each of the engine's Python files by its path in the wheel."""
+    return {
+        path.removeprefix("native/"): record_hash(text)
+        for path, text in sources.items()
+        if path.startswith(_MODULES) and path.endswith(".py")
+    }
 
 
 def engine_of(system: System, host: Host, plan: Plan | None) -> Engine | None:
@@ -54,28 +77,33 @@ def engine_of(system: System, host: Host, plan: Plan | None) -> Engine | None:
         now = ""
     wheel = find_cached(cache, now) if now else None
     # Other inputs may have made the same wheel, as another version of this tool does.
-    if holds(host.target, wheel) if wheel else now and now == installed_key(info):
+    if stands(host.target, now, wheel):
         return replace(engine, current=True, kept=wheel is not None)
     sources = read_sources(data_dir())
     project = sources["native/pyproject.toml"].decode()
     version = re.search(r'^version = "(.*)"$', project, re.MULTILINE)
-    modules = {
-        path.removeprefix("native/"): record_hash(text)
-        for path, text in sources.items()
-        if path.startswith(_MODULES) and path.endswith(".py")
-    }
     changes = find_changes(
-        engine, info, plan, read_pin(data_dir()).version, version[1] if version else __version__, modules
+        engine,
+        info,
+        plan,
+        read_pin(data_dir()).version,
+        version[1] if version else __version__,
+        _modules(sources),
     )
-    if now and not changes and installed_key(info):
-        changes = ("the compiled sources, the tool, the compiler or its flags",)
+    live = live_folder(info.parent)
+    if now and not changes and (key := installed_key(info)):
+        damaged = "files of it that are missing or damaged"
+        other = f"the {'sources' if live else 'compiled sources'}, the tool, the compiler or its flags"
+        changes = (damaged if key == now else other,)
+    if changes and live:
+        changes = (*changes, "modules that are live (pip install -e), to a copy of them")
     return replace(engine, current=False if changes else None, changes=changes)
 
 
 def remove_engine(system: System, python: str | None, tell: Listener) -> Removed:
     """Removes the engine and its plugins from an environment.
 
-    Raises MissingError and InstallFailedError as `uninstall`.
+    Raises MissingError where nothing can be written there, and both errors of `uninstall`.
     """
     cache = cache_dir()
     target = probe_target(system, python)
@@ -87,7 +115,10 @@ def remove_engine(system: System, python: str | None, tell: Listener) -> Removed
 
 
 def _remove(system: System, target: Target, cache: Path) -> Removed:
+    plugins = plugin_names()
     if not target.externally_managed:
+        if find_ours(target, plugins):
+            check_writable(target)
         try:
             clear_remains(target)
         except OSError as error:
@@ -95,7 +126,6 @@ def _remove(system: System, target: Target, cache: Path) -> Removed:
                 f"What a killed installer left in {target.prefix} cannot be put right: {error}. Nothing was "
                 "removed. Look at the permissions there, and run this again."
             ) from error
-    plugins = plugin_names()
     ours = find_ours(target, plugins)
     packages = tuple((f"{one.name} {one.version}", one.size) for one in ours)
     left = find_left(target, ours)
@@ -126,20 +156,28 @@ def _remove_tool(own: Target) -> tuple[str, ...]:
 
 
 def clean(tell: Listener, *, only_look: bool = False) -> Cleaned:
-    """Deletes what this tool keeps in the cache, once nobody works in it. `only_look` deletes nothing.
+    """Deletes what this tool keeps in the cache, once nobody works in it, and has left in the folder for
+    temporary files. `only_look` deletes nothing.
 
     Raises MissingError, once all else is gone, with what could not be deleted and why.
     """
-    cache = cache_dir()
+    cache, temp = cache_dir(), Path(tempfile.gettempdir())
+    left = left_in(temp)
+    outside = sum(map(taken, left))
+    if not only_look:
+        for path in left:
+            # One that stays, on a disk that is mounted to be read, hides nothing.
+            with suppress(OSError):
+                path.unlink()
     if only_look or not cache.is_dir():
-        return Cleaned(cache=str(cache), folders=_sizes(cache))
+        return Cleaned(cache=str(cache), folders=_sizes(cache), temp=str(temp), outside=outside)
     with cache_lock(cache, tell, cleaning=True):
         before = _sizes(cache)
         # By name: FLOATLLM_CACHE_DIR may point at a folder that holds other things too.
         stayed = [fault for name in CACHE_FOLDERS if (fault := remove_folder(cache / name))]
         after = dict(_sizes(cache))
     freed = tuple((name, size - after.get(name, 0)) for name, size in before)
-    done = Cleaned(cache=str(cache), folders=freed)
+    done = Cleaned(cache=str(cache), folders=freed, temp=str(temp), outside=outside)
     if stayed:
         raise MissingError(
             "Not everything could be deleted:\n"

@@ -79,17 +79,15 @@ def check_wish(wish: Wish) -> None:
         check_chosen(wish.ggml_dir)
 
 
-def make_all(
-    door: Door, wish: Wish, python: str, cache: Path, tell: Listener, *, alone: bool, installs: bool
-) -> list[tuple[Plan, Wheel]]:
-    """Each wheel that was asked for, with its plan; the engine's first.
+def plan_all(
+    door: Door, wish: Wish, cache: Path, tell: Listener, *, alone: bool
+) -> tuple[Host, tuple[Plan, ...]]:
+    """The machine, and a plan for each wheel that was asked for; the engine's first.
 
-    `alone`: raises UsageFaultError where there would be a plugin's beside it. `installs`: into a target that
-    the plan must suit.
+    `alone`: raises UsageFaultError where there would be a plugin's beside it.
     """
     check_runs_programs(cache)
     tell(StepStarted("probe"))
-    system = door.inner
     host = door.symbols.settle(probe_host(door, wish.python))
     tell(StepDone("probe", describe_host(host)))
     plans = make_plans(host, wish.request, presets())
@@ -100,6 +98,22 @@ def make_all(
         )
     for made in plans:
         tell(StepDone("plan", describe_plan(made)))
+    return host, plans
+
+
+def make_all(
+    door: Door,
+    wish: Wish,
+    host: Host,
+    plans: tuple[Plan, ...],
+    python: str,
+    cache: Path,
+    tell: Listener,
+    *,
+    installs: bool,
+) -> list[tuple[Plan, Wheel]]:
+    """Each wheel that was planned, with its plan. `installs`: into a target that the plan must suit."""
+    system = door.inner
     pin = read_pin(data_dir())
     # Where a wheel may be at hand, and nothing has to be fetched to know it, it is looked for first.
     made_before = any(one.what.startswith("wheels/") for one in host.disk.kept)

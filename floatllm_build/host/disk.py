@@ -30,4 +30,5 @@ def probe_disk(system: System, findings: Findings) -> DiskFacts:
         ),
         noexec=bool(found.get("noexec")),
         temp=found.get("temp"),
+        refusal=refusal if isinstance(refusal := told.get("refusal"), str) else "",
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import glob
 import json
 from collections.abc import Mapping
 from pathlib import PurePath, PurePosixPath, PureWindowsPath
@@ -81,7 +82,12 @@ def _ask(system: System, python: str, chosen_by: str) -> Target | str:
     except (ValueError, RecursionError):
         facts = None
     if not isinstance(facts, dict):
-        return (answer.err.strip() or answer.out.strip())[-300:] or f"exit {answer.rc}"
+        said = (answer.err.strip() or answer.out.strip())[-300:]
+        if answer.rc == 127 and system.glob(f"{glob.escape(python)}/"):
+            return "it is a folder, and not the Python in it"
+        if answer.rc == 0:
+            return f"it is no Python; it said: {said}" if said else "it is no Python"
+        return said or f"exit {answer.rc}"
     return _target(facts, chosen_by) or f"its answer makes no sense: {last[:200]}"
 
 

@@ -161,6 +161,7 @@ def _disk(disk: DiskFacts) -> tuple[str, ...]:
         f"{size(disk.free or 0)} free for the cache",
         f"which holds {size(disk.held)}" if disk.held else "",
         "no programs may be run there (noexec)" if disk.noexec else "",
+        f"the cache's folder {short(disk.refusal)}" if disk.refusal else "",
     )
 
 

@@ -130,8 +130,7 @@ def _engine(engine: Engine) -> tuple[Row, ...]:
     there = Row(label="there is", parts=tuple(part for part in known if part), tone="strong")
     if engine.current:
         same = "install would build the same, so there is nothing to do"
-        again = "its wheel is no longer in the cache, so install would compile it again"
-        return (there, Row(label="current", parts=(same,) if engine.kept else (same, again)))
+        return (there, Row(label="current", parts=(same,)))
     if engine.changes:
         return (there, *(Row(label="changes", parts=(change,)) for change in engine.changes))
     return (there,)

@@ -19,13 +19,15 @@ def _put(label: str, text: str) -> None:
 
 def cleaned(done: Cleaned, *, only_looked: bool) -> None:
     """Each folder with its bytes, and their sum."""
+    verb = "would be freed" if only_looked else "freed"
+    if done.outside:
+        _put("outside", f"{show_size(done.outside)} of errors and logs {verb} in {done.temp}")
     if not done.size:
         _put("nothing", f"of this tool is in {done.cache}: there was nothing to delete")
         return
     for name, size in done.folders:
         if size:
             _put(name, show_size(size))
-    verb = "would be freed" if only_looked else "freed"
     _put("in all", f"{show_size(done.size)} {verb} in {done.cache}; engines that are installed keep working")
 
 

@@ -82,6 +82,15 @@ def disk_lacks(
     is not known yet (empty), it may be any of the plan's preset.
     """
     disk = host.disk
+    if disk.refusal:
+        # What is free there is nothing that a build could use.
+        return (
+            Lack(
+                what="a cache that can be used",
+                why=f"{cache} {disk.refusal}",
+                fix="make it writable, and for you alone, or name another folder in FLOATLLM_CACHE_DIR",
+            ),
+        )
     if disk.noexec:
         return (
             Lack(

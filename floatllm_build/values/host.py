@@ -174,6 +174,8 @@ class DiskFacts:
     """Mounted without permission to execute."""
     temp: int | None = None
     """Bytes free in the folder for temporary files, where that is on another disk."""
+    refusal: str = ""
+    """Why the cache cannot be used, as the end of a sentence that begins with it; empty where it can."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -264,7 +266,7 @@ class Engine:
     changes: tuple[str, ...]
     """What `install` would change, in words."""
     kept: bool = False
-    """Whether the cache still holds the wheel it came from; if not, `install` has to compile it again."""
+    """Whether the cache still holds the wheel it came from; `install` needs it where files are damaged."""
 
 
 @dataclass(frozen=True, kw_only=True)

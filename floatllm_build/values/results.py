@@ -73,7 +73,8 @@ class Verified:
 class Installed:
     target: Target
     plan: Plan
-    wheel: Wheel
+    wheel: Wheel | None
+    """None where none had to be made: the target held the engine already."""
     unchanged: bool
-    """True where the target held exactly this wheel already."""
+    """True where the target held exactly this engine already."""
     seconds: float

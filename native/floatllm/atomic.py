@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import secrets
 import stat
@@ -9,14 +10,15 @@ import sys
 from contextlib import suppress
 from pathlib import Path
 
-from floatllm.errors import EngineError, UsageError
+from floatllm.errors import EngineError, FloatLLMError, UsageError
 
 
 class AtomicFile:
     """A file in the making. keep() or drop() ends it."""
 
     def __init__(self, path: str, *, follow: bool = True) -> None:
-        """Raises UsageError where nothing can be written at `path`, so that nobody works in vain.
+        """Raises UsageError where no file can have that name and EngineError where none can be written, so
+        that nobody works in vain.
 
         With `follow` a link at `path` keeps leading where it led; else the file takes its place.
         """
@@ -32,10 +34,7 @@ class AtomicFile:
             flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_NOFOLLOW", 0)
             handle = os.open(self._part, flags | getattr(os, "O_BINARY", 0), 0o600)
         except OSError as error:
-            msg = (
-                f"{path} cannot be written: {error.strerror}. Name a file in a folder that you may write to."
-            )
-            raise UsageError(msg) from error
+            raise refusal(path, error) from error
         self._file = os.fdopen(handle, "wb")
 
     def write(self, text: str | bytes) -> None:
@@ -97,8 +96,17 @@ def _umask() -> int:
     return mask
 
 
+def refusal(path: str, error: OSError) -> FloatLLMError:
+    """The error of a file that cannot be made: UsageError where its folder is not there, else EngineError."""
+    folder = Path(os.path.realpath(path)).parent
+    if error.errno in {errno.ENOENT, errno.ENOTDIR} and not folder.is_dir():
+        return UsageError(f"{path} cannot be written: there is no folder {folder}. Make it first.")
+    kind = UsageError if error.errno == errno.ENAMETOOLONG else EngineError
+    return kind(f"{path} cannot be written: {error.strerror}. Name a file in a folder that you may write to.")
+
+
 def write_text(path: str, text: str) -> None:
-    """Writes a whole file. Raises UsageError where there can be none, EngineError where the disk fails."""
+    """Writes a whole file. Raises as AtomicFile does."""
     file = AtomicFile(path)
     try:
         file.write(text)

@@ -19,8 +19,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from floatllm import foreign_json, locks
-from floatllm.atomic import AtomicFile
-from floatllm.errors import UsageError
+from floatllm.atomic import AtomicFile, refusal
+from floatllm.errors import EngineError, UsageError
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -46,7 +46,9 @@ def sidecar(output: str) -> Path:
 
 
 def check_place(output: str) -> None:
-    """Raises UsageError where no results can be written at `output`, so that nobody works in vain."""
+    """Raises UsageError where no results can be at `output` and EngineError where none can be written, so
+    that nobody works in vain.
+    """
     folder = Path(output).parent
     if not folder.is_dir():
         msg = f"{output} cannot be written: there is no folder {folder}. Make it first."
@@ -56,7 +58,7 @@ def check_place(output: str) -> None:
         raise UsageError(msg)
     if not os.access(folder, os.W_OK | os.X_OK):
         msg = f"{output} cannot be written: {folder} takes no new files. Name one that you may write to."
-        raise UsageError(msg)
+        raise EngineError(msg)
 
 
 def recorded(output: str) -> dict[str, Any] | None:
@@ -306,8 +308,7 @@ def _make(path: Path) -> int:
     try:
         return os.open(path, _FLAGS | os.O_CREAT | os.O_EXCL, 0o600)
     except OSError as error:
-        msg = f"{path} cannot be written: {error.strerror}. Name an output in a folder that you may write to."
-        raise UsageError(msg) from error
+        raise refusal(str(path), error) from error
 
 
 def _sync_folder(path: Path) -> None:

@@ -26,7 +26,7 @@ class Trace:
     """An Engine's listener that writes events as they come, and what its plan has of them."""
 
     def __init__(self, path: str, plan: Plan) -> None:
-        """Raises UsageError where nothing can be written at `path`."""
+        """Raises as AtomicFile does where nothing can be written at `path`."""
         self._file = AtomicFile(path)
         self._writer = _Writer(self._file)
         self._reads = _Reads(self._writer)

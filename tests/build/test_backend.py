@@ -172,6 +172,10 @@ def test_editable_modules_are_live_and_all_goes_again(
     assert Path(package) == checkout / "native" / "floatllm" / "__init__.py"
     assert Path(library).parent == ready.site / "floatllm"
     assert (ready.site / "floatllm" / "manifest.json").is_file()
+    there = engine_env.tool("detect", "--python", ready.python, "--json")
+    assert json.loads(there.stdout)["engine"]["current"] is True, there.stdout + there.stderr
+    done = engine_env.tool("install", "--python", ready.python)
+    assert "is there already; nothing to do" in done.stderr, done.stderr
     with (checkout / "native" / "floatllm" / "sizes.py").open("a") as file:
         file.write("\nEDITED = 7\n")
     assert ready.run("-c", "import floatllm.sizes as s; print(s.EDITED)").stdout.strip() == "7"

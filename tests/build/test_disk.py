@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import _ctypes
+import json
 import os
 import shutil
+import stat
 import subprocess
 import sys
 import zipfile
@@ -17,7 +19,7 @@ import pytest
 from machines import NVIDIA, PC, pc
 from mounts import mounted
 from plans import PRESETS
-from tool_environment import ROOT, tool
+from tool_environment import ROOT, closed_folder, tool
 
 from floatllm_build import disk, verify
 from floatllm_build.cuda_toolkit import home_of
@@ -26,6 +28,7 @@ from floatllm_build.events import unheard
 from floatllm_build.flow.upkeep import clean
 from floatllm_build.host.disk import probe_disk
 from floatllm_build.host.findings import Findings
+from floatllm_build.lock import cache_lock
 from floatllm_build.rules.disk import disk_lacks
 from floatllm_build.select import make_plan
 from floatllm_build.sizes import MIB
@@ -145,9 +148,25 @@ def test_a_cache_without_permission_to_execute_is_a_lack() -> None:
     assert "noexec" in why
 
 
+def test_a_cache_that_cannot_be_used_is_the_lack_and_not_its_room() -> None:
+    ((what, why),) = lacks(PC, free=0, inodes=0, refusal="cannot be written to: Permission denied")
+    assert what == "a cache that can be used"
+    assert why == "/cache cannot be written to: Permission denied"
+
+
 @pytest.mark.parametrize(
     "told",
-    [None, [], 5, {"free": "much"}, {"free": -1}, {"held": None}, {"free": 1 << 63}, {"kept": {"a": "b"}}],
+    [
+        {"refusal": 5},
+        None,
+        [],
+        5,
+        {"free": "much"},
+        {"free": -1},
+        {"held": None},
+        {"free": 1 << 63},
+        {"kept": {"a": "b"}},
+    ],
 )
 def test_an_odd_record_makes_no_lack(told: object) -> None:
     found = probe_disk(Replay({"native": {"disk": told}}), Findings())
@@ -177,6 +196,51 @@ def test_the_disk_of_this_machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     assert clean(unheard, only_look=True).size == disk.look()["held"]
     assert disk.forbids_programs(tmp_path) == ""
     assert [path.name for path in tmp_path.iterdir()] == ["far"]
+
+
+def refusal(cache: Path, patch: pytest.MonkeyPatch) -> str:
+    patch.setenv("FLOATLLM_CACHE_DIR", str(cache))
+    return probe_disk(LiveSystem(), Findings()).refusal
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="a folder of a user is closed to others there")
+def test_a_cache_is_refused_as_an_install_would_refuse_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """But for names, which a recorded host is not to have; and nothing is made or put right."""
+    cache = tmp_path / "cache"
+    assert refusal(cache, monkeypatch) == ""
+    assert not cache.exists()
+    assert refusal(closed_folder(tmp_path) / "x", monkeypatch).startswith("cannot be written to: ")
+    (tmp_path / "file").touch()
+    assert refusal(tmp_path / "file", monkeypatch) == "cannot be written to: File exists"
+    for place, mode, said in (
+        (cache, 0o777, "can be written by everyone"),
+        (cache / "wheels", 0o777, "holds something that can be written by everyone"),
+    ):
+        (cache / "wheels").mkdir(parents=True, exist_ok=True)
+        cache.chmod(0o755)
+        (cache / "wheels").chmod(0o755)
+        assert refusal(cache, monkeypatch) == ""
+        place.chmod(mode)
+        assert refusal(cache, monkeypatch) == said
+        assert stat.S_IMODE(place.stat().st_mode) == mode
+        with pytest.raises(MissingError, match="cannot be trusted"), cache_lock(cache, unheard):
+            pass
+        place.chmod(0o755)
+
+
+def test_detect_and_plan_answer_with_the_lack_that_install_ends_with(tmp_path: Path) -> None:
+    cache = closed_folder(tmp_path) / "x"
+    for command in ("plan", "detect"):
+        done = tool(command, "--json", "--backend", "cpu", FLOATLLM_CACHE_DIR=str(cache))
+        assert done.returncode == 0, done.stderr
+        missing = {lack["what"]: lack["why"] for lack in json.loads(done.stdout)["missing"]}
+        assert "cannot be written to: " in missing["a cache that can be used"]
+        assert "room on the disk" not in missing
+    done = tool("install", "--python", sys.executable, FLOATLLM_CACHE_DIR=str(cache))
+    assert done.returncode == 3
+    assert "cannot be written to: " in done.stderr
 
 
 @pytest.fixture

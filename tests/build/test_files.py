@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
 import pytest
+from machines import PC
 from plans import PLAN
 from small_wheels import small_wheel
 from tool_environment import ROOT, skip_or_fail
@@ -64,6 +65,7 @@ def sdist(folder: Path, _: pytest.MonkeyPatch) -> list[Path]:
 def wheel(folder: Path, monkeypatch: pytest.MonkeyPatch) -> list[Path]:
     (folder / "made").mkdir()
     made = [(PLAN, small_wheel(folder / "made"))]
+    monkeypatch.setattr(flow, "plan_all", lambda *_, **__: (PC, (PLAN,)))
     monkeypatch.setattr(flow, "make_all", lambda *_, **__: made)
     monkeypatch.setenv("FLOATLLM_CACHE_DIR", str(folder / "cache"))
     door = Door(LiveSystem(), Symbols.of_this_user())

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import subprocess
 import zipfile
 from collections.abc import Iterator
@@ -226,13 +227,20 @@ def test_detect_says_what_is_there_and_what_an_upgrade_would_change(
     try:
         found = detected(engine_env)
         told = engine_env.tool("detect").stdout
+        done = engine_env.tool("install")
+        made = wheels.exists()
     finally:
+        shutil.rmtree(wheels, ignore_errors=True)
         away.rename(wheels)
     assert (found["current"], found["kept"]) == (True, False)
     # As with another cache, which says nothing against the engine.
     elsewhere = detected(engine_env, FLOATLLM_CACHE_DIR=str(tmp_path))
     assert (elsewhere["current"], elsewhere["kept"]) in {(True, False), (None, False)}
-    assert "no longer in the cache, so install would compile it again" in told
+    assert "nothing to do" in told
+    assert done.returncode == 0, done.stderr
+    assert "is there already; nothing to do" in done.stderr
+    assert "holds this engine, built and proven before" in done.stderr
+    assert not made
     for name, comment, said in (
         ("native/floatllm/devices.py", "# changed, says detect", "the engine's sources"),
         ("native/src/arch.cpp", "// changed, says detect", "compiled sources"),

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, ClassVar, NoReturn
 
 import pytest
-from tool_environment import Environment
+from tool_environment import Environment, closed_folder
 
 from floatllm_build import report
 from floatllm_build.errors import MissingError, UsageFaultError
@@ -91,8 +91,17 @@ def test_where_there_are_no_links_it_replaces_nothing_either(
 
 
 def test_a_folder_that_is_not_there_is_a_usage_error(tmp_path: Path) -> None:
-    with pytest.raises(UsageFaultError, match="is no folder"):
+    with pytest.raises(UsageFaultError, match=f"there is no folder {tmp_path / 'nowhere'}"):
         check_free(tmp_path / "nowhere" / "r.zip")
+
+
+def test_a_folder_that_cannot_be_written_is_something_missing(tmp_path: Path) -> None:
+    folder = closed_folder(tmp_path)
+    with pytest.raises(MissingError, match=f"{folder} takes no file") as caught:
+        check_free(folder / "r.zip")
+    assert "--out" in str(caught.value)
+    with pytest.raises(MissingError, match=f"cannot be written to {folder}"):
+        write_report(folder / "r.zip", [text_part("a", "", "a")])
 
 
 # ---- its parts ----------------------------------------------------------------------------------
@@ -268,6 +277,18 @@ def test_where_the_cache_cannot_be_written_it_is_kept_elsewhere(
     kept = keep_trouble(tmp_path / "file", trouble())
     assert kept
     assert kept.parent == tmp_path / "t"
+    assert troubles(tmp_path / "file") == ()
+    assert troubles(tmp_path / "file", kept.parent) == (trouble(),)
+    # Of those in the cache and those elsewhere the newest come first.
+    keep_trouble(tmp_path / "c", trouble(when="2026-11-30T13:00:00Z"))
+    found = troubles(tmp_path / "c", kept.parent)
+    assert [one.when for one in found] == ["2026-11-30T13:00:00Z", trouble().when]
+    # What others could have written, or lead to, is no record of ours.
+    text = kept.read_text()
+    kept.chmod(0o666)
+    (tmp_path / "other").write_text(text)
+    (tmp_path / "t" / "floatllm-error-link.json").symlink_to(tmp_path / "other")
+    assert troubles(tmp_path / "file", kept.parent) == ()
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "nowhere"))
     assert keep_trouble(tmp_path / "file", trouble()) is None
 

@@ -35,6 +35,18 @@ def test_only_what_differs_is_written(tmp_path: Path) -> None:
     assert (tmp_path / "native/b/c.cpp").read_bytes() == b"three"
 
 
+def test_a_checkout_and_the_installed_tool_have_the_same_sources() -> None:
+    """And so the same key: what `pip install -e` made of a checkout is what the tool would make."""
+    text = (ROOT / "pyproject.toml").read_text()
+    carried = dict(re.findall(r'^"(.*)" = "floatllm_build/data/(.*)"$', text, re.MULTILINE))
+    assert all(path == inside for path, inside in carried.items())
+    assert not [path for path in carried if not (ROOT / path).exists()]
+    lost = [
+        path for path in read_sources(ROOT) if not f"{path}/".startswith(tuple(f"{one}/" for one in carried))
+    ]
+    assert lost == []
+
+
 def test_what_is_gone_is_removed(tmp_path: Path) -> None:
     stage({"native/a.cpp": b"one", "native/b.cpp": b"two"}, tmp_path)
     assert stage({"native/a.cpp": b"one"}, tmp_path).removed == 1

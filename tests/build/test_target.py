@@ -103,7 +103,17 @@ def test_a_python_that_does_not_answer_is_a_note_where_nothing_is_installed(tmp_
 def test_a_program_that_is_no_python_is_a_note() -> None:
     findings = Findings()
     assert find_target(Machine({}), shutil.which("true") or "true", findings) is None
-    assert len(findings.notes) == 1
+    assert findings.notes[0].said == "it is no Python"
+
+
+def test_a_folder_is_told_from_a_python_that_may_not_be_run(tmp_path: Path) -> None:
+    folder = tmp_path / "an [odd] name"
+    folder.mkdir()
+    with pytest.raises(MissingError, match="does not answer: it is a folder, and not the Python in it"):
+        probe_target(Machine({}), str(folder))
+    (folder / "python").touch(mode=0o600)
+    with pytest.raises(MissingError, match=r"does not answer: .*Permission denied"):
+        probe_target(Machine({}), str(folder / "python"))
 
 
 def test_where_the_target_comes_from_is_told() -> None:
@@ -167,7 +177,7 @@ def test_an_answer_of_another_shape_is_refused(changed: dict[str, Any]) -> None:
 def test_what_is_no_answer_is_refused(out: str) -> None:
     asked = {"target /p/python": {"rc": 0, "out": out, "err": "said this"}}
     record = {"schema_version": 1, "asked": asked}
-    with pytest.raises(MissingError, match="does not answer: said this"):
+    with pytest.raises(MissingError, match="it is no Python; it said: said this"):
         probe_target(Replay(record), "/p/python")
 
 

@@ -39,6 +39,7 @@ from floatllm_build.trust import (
     Status,
     check_cache,
     check_inside,
+    distrust,
     is_ours,
     is_trusted,
     judge,
@@ -347,6 +348,12 @@ def test_who_can_put_another_cache_in_the_place_of_ours_is_named(parent: Path, m
     assert f"chmod go-w {parent}`" in said
     assert "FLOATLLM_CACHE_DIR" in said
     assert not is_trusted(cache)
+    # And of one that is not there yet.
+    for place in (cache, parent / "none"):
+        told = distrust(place, CACHE_FOLDERS)
+        assert (
+            told == f"lies in a folder that can be written by {'everyone' if mode == 0o777 else 'its group'}"
+        )
     check_cache(cache, cleaning=True)
     # As the message says.
     parent.chmod(mode & ~0o022)

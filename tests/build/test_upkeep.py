@@ -8,6 +8,7 @@ import json
 import re
 import shutil
 import subprocess
+import sys
 import zipfile
 from dataclasses import replace
 from pathlib import Path
@@ -19,10 +20,12 @@ from plans import PLAN
 from tool_environment import ROOT, Environment, make_venv
 from typer.testing import CliRunner
 
+from floatllm_build import install
 from floatllm_build.cli import app
 from floatllm_build.disk import taken
 from floatllm_build.distributions import distributions
 from floatllm_build.errors import MissingError
+from floatllm_build.flow import upkeep
 from floatllm_build.flow.upkeep import plugin_names
 from floatllm_build.presets import load_presets
 from floatllm_build.select import DEVICES
@@ -192,6 +195,20 @@ def test_an_installer_that_fails_is_told_and_is_exit_4(
     assert "floatllm" in names(place)
 
 
+def test_where_nothing_can_be_written_no_installer_is_started(
+    site: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(upkeep, "probe_target", lambda *_: target_of(site))
+    monkeypatch.setattr(install, "write_refusal", lambda _: "Permission denied")
+    monkeypatch.setenv("FLOATLLM_CACHE_DIR", str(tmp_path / "c"))
+    with pytest.raises(MissingError, match=f"Nothing can be written to {site}: Permission denied"):
+        upkeep.remove_engine(LiveSystem(), None, lambda _: None)
+    # Where there is nothing to remove, nothing has to be written.
+    for info in site.glob("floatllm*.dist-info"):
+        shutil.rmtree(info)
+    assert upkeep.remove_engine(LiveSystem(), sys.executable, lambda _: None).packages == ()
+
+
 def test_what_belongs_to_the_system_is_left_to_it(site: Path, tmp_path: Path) -> None:
     target = target_of(site, managed=True)
     with pytest.raises(MissingError, match="--break-system-packages floatllm"):
@@ -312,7 +329,7 @@ def test_clean_says_what_each_folder_held_and_differs_where_there_was_nothing(
         (cache / name / "deep").mkdir(parents=True)
         (cache / name / "deep" / "file").write_bytes(b"1" * size)
     (cache / "mine").mkdir()
-    variables = {"FLOATLLM_CACHE_DIR": str(cache)}
+    variables = {"FLOATLLM_CACHE_DIR": str(cache), "TMPDIR": str(tmp_path)}
     looked = tool_env.tool("clean", "--dry-run", **variables)
     assert looked.returncode == 0
     assert "would be freed" in looked.stdout
@@ -329,6 +346,29 @@ def test_clean_says_what_each_folder_held_and_differs_where_there_was_nothing(
     assert again.returncode == 0
     assert "there was nothing to delete" in again.stdout
     assert "freed" not in again.stdout
+
+
+def test_clean_removes_what_was_left_among_temporary_files(tool_env: Environment, tmp_path: Path) -> None:
+    temp = tmp_path / "t"
+    temp.mkdir()
+    ours = [temp / "floatllm-error-x1.json", temp / "floatllm-verify-y2.log"]
+    others = [temp / "floatllm-error.json", temp / "notes.log", temp / "floatllm-verify-open.log"]
+    for path in (*ours, *others):
+        path.write_text("1" * 5000)
+        path.chmod(0o600)
+    others[-1].chmod(0o666)
+    (temp / "floatllm-error-link.json").symlink_to(others[0])
+    variables = {"FLOATLLM_CACHE_DIR": str(tmp_path / "c"), "TMPDIR": str(temp)}
+    looked = tool_env.tool("clean", "--dry-run", **variables)
+    assert f"would be freed in {temp}" in looked.stdout
+    assert all(path.exists() for path in ours)
+    done = tool_env.tool("clean", **variables)
+    assert done.returncode == 0, done.stderr
+    assert re.search(rf"^outside +16\.0 KiB of errors and logs freed in {temp}$", done.stdout, re.MULTILINE)
+    assert {path.name for path in temp.iterdir()} == {
+        *(path.name for path in others),
+        "floatllm-error-link.json",
+    }
 
 
 def test_a_cache_that_was_never_made_is_not_made_to_be_cleaned(tool_env: Environment, tmp_path: Path) -> None:

@@ -91,6 +91,27 @@ def test_what_the_device_said_is_passed_on_and_nothing_is_kept(tmp_path: Path) -
     assert [path.name for path in (tmp_path / "c" / "proofs").iterdir()] == ["last.log"]
 
 
+def test_what_a_killed_self_test_leaves_goes_with_its_scratch_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As at a Ctrl-C while the device computes: it does not end by itself in time."""
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    wheel = reporting_wheel(
+        tmp_path,
+        "import os, signal, tempfile\n"
+        "folder = tempfile.mkdtemp(prefix='floatllm-')\n"
+        "open(f'{folder}/selftest.gguf', 'w').close()\n"
+        "print(folder, flush=True)\n"
+        "os.kill(os.getpid(), signal.SIGKILL)\n",
+    )
+    heard: list[Event] = []
+    with pytest.raises(NotProvenError, match="signal 9"):
+        prove_wheel(wheel, sys.executable, "CPU", tmp_path / "c", heard.append)
+    (folder,) = (Path(event.line) for event in heard if isinstance(event, Proving))
+    assert folder.is_relative_to(tmp_path / "c" / "proofs")
+    assert not folder.exists()
+
+
 @pytest.mark.parametrize("reason", ["The device has no memory", "The device has no memory."])
 def test_a_reason_ends_with_one_full_stop(tmp_path: Path, reason: str) -> None:
     said = {"ok": False, "device": "CPU", "reason": reason}

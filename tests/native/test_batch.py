@@ -275,6 +275,11 @@ def test_a_place_that_takes_no_results_is_told_before_anything_runs(
         assert (done.returncode, done.stdout) == (2, ""), done.stderr
         assert why in done.stderr
         assert done.stderr.count("\n") == 1
+    if Path("/proc/self").exists():
+        # Where root cannot write either.
+        done = engine.run("batch", tiny, rows, "/proc/out")
+        assert (done.returncode, done.stdout) == (8, ""), done.stderr
+        assert "/proc/out" in done.stderr
     assert sorted(tmp_path.rglob("*")) == before
 
 

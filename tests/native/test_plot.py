@@ -286,4 +286,9 @@ def test_a_place_that_cannot_be_written_is_refused(engine: Installed, tiny: Path
         done = engine.run("plan", tiny, "--plot", place)
         assert (done.returncode, done.stdout) == (2, "")
         assert str(place) in done.stderr
+    if Path("/proc/self").exists():
+        # Where root cannot write either.
+        done = engine.run("plan", tiny, "--plot", "/proc/plan.svg")
+        assert (done.returncode, done.stdout) == (8, ""), done.stderr
+        assert "/proc/plan.svg cannot be written" in done.stderr
     assert list(tmp_path.iterdir()) == []
