@@ -24,6 +24,7 @@ class GgufFile {
     // The first file, whose metadata is the model's.
     const std::string &path() const { return files_[0]->path(); }
     const os::File &file(uint32_t index) const { return *files_[index]; }
+    uint32_t files() const { return static_cast<uint32_t>(files_.size()); }
     // The file that holds most of the model's bytes.
     const os::File &largest_file() const;
     // Empty where every file is read past the page cache on request, else why one is not.

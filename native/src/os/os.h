@@ -161,6 +161,9 @@ size_t map_granularity();
 // CPUs this process may run on: affinity, and a cgroup's CPU quota rounded up. At least 1.
 unsigned usable_cpus();
 
+// Memory that is this process's alone, in bytes; 0 where the system does not tell.
+uint64_t private_bytes();
+
 // Seconds that the CPUs that this process may run on were busy since the system began to count, without what
 // gives way to it, and those of this process itself.
 struct CpuUse {

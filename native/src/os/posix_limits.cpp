@@ -213,6 +213,24 @@ unsigned usable_cpus() {
 #endif
 }
 
+uint64_t private_bytes() {
+#if defined(__APPLE__)
+    task_vm_info_data_t info;
+    mach_msg_type_number_t count = TASK_VM_INFO_COUNT;
+    const bool told = task_info(mach_task_self(), TASK_VM_INFO, reinterpret_cast<task_info_t>(&info),
+                                &count) == KERN_SUCCESS;
+    return told ? info.phys_footprint : 0;
+#else
+    unsigned long long resident = 0;
+    unsigned long long shared = 0;
+    const std::string text = read_text("/proc/self/statm");
+    if (std::sscanf(text.c_str(), "%*u %llu %llu", &resident, &shared) != 2 || resident < shared) {
+        return 0;
+    }
+    return (resident - shared) * page_size();
+#endif
+}
+
 std::optional<CpuUse> cpu_use() {
 #if defined(__APPLE__)
     return std::nullopt;

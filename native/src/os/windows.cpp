@@ -270,6 +270,15 @@ unsigned usable_cpus() {
     return count > 0 ? count : system_info().dwNumberOfProcessors;
 }
 
+uint64_t private_bytes() {
+    PROCESS_MEMORY_COUNTERS_EX counters;
+    counters.cb = sizeof(counters);
+    const bool told =
+        GetProcessMemoryInfo(GetCurrentProcess(), reinterpret_cast<PROCESS_MEMORY_COUNTERS *>(&counters),
+                             sizeof(counters)) != 0;
+    return told ? counters.PrivateUsage : 0;
+}
+
 std::optional<CpuUse> cpu_use() { return std::nullopt; }
 
 std::vector<MemoryBound> memory_bounds() {

@@ -21,7 +21,12 @@ constexpr int64_t kRowsPerTask = 8;
 
 ggml_tensor *root_of(ggml_tensor *tensor) { return tensor->view_src != nullptr ? tensor->view_src : tensor; }
 
-bool is_view(const ggml_tensor *node) {
+// Reads nothing: it is another shape of what is there, or of a branch of the graph that this pass does not
+// take.
+bool is_idle(const ggml_tensor *node) {
+    if ((node->flags & GGML_TENSOR_FLAG_COMPUTE) == 0) {
+        return true;
+    }
     switch (node->op) {
         case GGML_OP_NONE:
         case GGML_OP_RESHAPE:
@@ -35,6 +40,16 @@ bool is_view(const ggml_tensor *node) {
 }
 
 bool is_matrix(const ggml_tensor *tensor) { return tensor->ne[2] == 1 && tensor->ne[3] == 1; }
+
+// Of the branches that a pass takes.
+uint64_t branches_of(const ggml_cgraph *graph) {
+    uint64_t hash = 14695981039346656037u;
+    for (int i = 0; i < graph->n_nodes; ++i) {
+        hash = (hash ^ static_cast<uint64_t>(graph->nodes[i]->flags & GGML_TENSOR_FLAG_COMPUTE)) *
+               1099511628211u;
+    }
+    return hash;
+}
 
 // Points tensors at where their weights are, and back when it ends.
 class Bound {
@@ -71,7 +86,7 @@ Weight *Pass::streamed(const ggml_tensor *tensor) {
 Node Pass::facts_of(ggml_cgraph *graph, int index) {
     Node facts;
     const ggml_tensor *node = graph->nodes[index];
-    if (is_view(node)) {
+    if (is_idle(node)) {
         return facts;
     }
     facts.fused = node->op == GGML_OP_MUL && index > 0 && graph->nodes[index - 1]->op == GGML_OP_RMS_NORM;
@@ -100,9 +115,10 @@ Node Pass::facts_of(ggml_cgraph *graph, int index) {
 }
 
 const Cutting &Pass::cutting_of(ggml_cgraph *graph) {
+    const uint64_t branches = branches_of(graph);
     for (const Cutting &known : known_) {
         if (known.uid != 0 && known.uid == graph->uid && known.nodes == graph->n_nodes &&
-            known.first == graph->nodes[0]) {
+            known.first == graph->nodes[0] && known.branches == branches) {
             return known;
         }
     }
@@ -111,11 +127,14 @@ const Cutting &Pass::cutting_of(ggml_cgraph *graph) {
     for (int i = 0; i < graph->n_nodes; ++i) {
         nodes.push_back(facts_of(graph, i));
     }
-    Cutting cutting{graph->uid, graph->n_nodes, graph->nodes[0], {}, nullptr};
+    Cutting cutting{graph->uid, graph->n_nodes, graph->nodes[0], branches, {}, nullptr};
     auto cycle = std::make_shared<Cycle>();
     for (Segment &segment : cut(nodes, device_.limits_.slot_bytes)) {
         Planned planned{std::move(segment), {}};
         for (int i = planned.segment.begin; i < planned.segment.end; ++i) {
+            if (is_idle(graph->nodes[i])) {
+                continue;
+            }
             for (ggml_tensor *source : graph->nodes[i]->src) {
                 Weight *weight = source != nullptr ? device_.weights_.find(root_of(source)) : nullptr;
                 const auto same = [source](const Use &use) { return use.tensor == source; };

@@ -27,6 +27,7 @@ struct Cutting {
     uint64_t uid;
     int nodes;
     const ggml_tensor *first;
+    uint64_t branches;
     std::vector<Planned> segments;
     std::shared_ptr<const Cycle> cycle;
 };
