@@ -6,6 +6,7 @@ with floatllm.Model.open("model.gguf") as model:
         print(model.tokenizer.decode(tokens))
 """
 
+from floatllm import _early  # noqa: F401 (before all others, which take their time)
 from floatllm._lib import set_log
 from floatllm.devices import Device, Versions, devices, plugins, versions
 from floatllm.engine import Engine, Event

@@ -16,8 +16,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from floatllm import _lib
+from floatllm._early import INTERRUPTED
 from floatllm.errors import EngineError, FloatLLMError, UsageError
-from floatllm.streams import INTERRUPTED
 
 if TYPE_CHECKING:
     import argparse

@@ -22,6 +22,7 @@ from floatllm import _reference, _testmodel, proof
 from floatllm.devices import versions
 from floatllm.engine import Engine, Event
 from floatllm.errors import FloatLLMError
+from floatllm.interrupt import terminated_in_order
 from floatllm.model import Model
 from floatllm.report import Report
 from floatllm.streams import guarded, say, write
@@ -111,7 +112,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _prove(result: Result, device: str | None) -> None:
     found = versions()
     result.engine_version, result.ggml_version, result.abi_version = found.engine, found.ggml, found.abi
-    with tempfile.TemporaryDirectory(prefix="floatllm-") as folder:
+    with terminated_in_order(), tempfile.TemporaryDirectory(prefix="floatllm-") as folder:
         path = Path(folder) / "selftest.gguf"
         weights = _testmodel.make(_SHAPE)
         _testmodel.write(path, _SHAPE, weights)

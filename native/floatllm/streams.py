@@ -12,15 +12,15 @@ import sys
 from contextlib import suppress
 from typing import TYPE_CHECKING, TextIO, cast
 
+from floatllm._early import INTERRUPTED, hand_over
 from floatllm.errors import EngineError, FloatLLMError
 from floatllm.render import harmless, printable
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-INTERRUPTED = 130
 READER_LEFT = 141
-"""The exit codes that a shell gives a program that SIGINT or SIGPIPE ended."""
+"""The exit code that a shell gives a program that SIGPIPE ended."""
 _STDOUT, _STDERR = 1, 2
 
 
@@ -49,6 +49,7 @@ def guarded(work: Callable[[], int]) -> int:
     """
     _settle()
     try:
+        hand_over()
         code = _run(work)
         with suppress(ValueError):  # closed by the work itself
             sys.stdout.flush()
