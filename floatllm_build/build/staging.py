@@ -20,7 +20,7 @@ _DEPENDENCIES = re.compile(rb"^dependencies = (\[.*\])$", re.MULTILINE)
 _PARTS = ("native", "presets", "ggml")
 # What a checkout has for its tests. No wheel is made of it, and the installed tool does not carry it: without
 # it the same sources have the same key in both.
-_FOR_TESTS = ("native/fuzz/", "native/tests/", "ggml/patches/", "ggml/FloatllmLlama.cmake")
+_FOR_TESTS = ("native/fuzz/", "native/tests/")
 _SKIPPED_FOLDERS = {"build", "source", "__pycache__"}
 _SKIPPED_SUFFIXES = {".pyc", ".so", ".dylib", ".dll"}
 

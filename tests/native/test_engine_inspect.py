@@ -102,7 +102,7 @@ def test_devices_are_listed(engine: Installed) -> None:
     done = engine.run("devices", "--json")
     document = json.loads(done.stdout)
     assert document["schema_version"] == 1
-    assert document["versions"]["abi"] == 4
+    assert document["versions"]["abi"] == 5
     cpu = next(device for device in document["devices"] if device["name"] == "CPU")
     assert (cpu["kind"], cpu["maps_host"]) == ("cpu", True)
     assert cpu["memory_total"] >= cpu["memory_free"] > 0

@@ -17,7 +17,7 @@ from installed import Installed
 from tool_environment import ROOT, Environment, skip_or_fail
 
 # What program.cpp's multiplies() takes: every type of the pinned ggml, but for helpers of others.
-_TYPES = 27
+_TYPES = 28
 _NEEDED = {
     *("matmul of f32", "matmul of f16", "RMS norm of f32", "RoPE of f32", "RoPE neox of f32", "add of f32"),
     *("bias of f32", "SwiGLU of f32", "get_rows of f32", "set_rows of f16", "matmul of a row slice of f32"),

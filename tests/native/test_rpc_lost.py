@@ -20,7 +20,7 @@ from installed import Installed
 from serving import PATIENCE, Server, free_port, serving
 
 # What a server of this engine's protocol answers to hello, and to how many devices it has.
-_HELLO = struct.pack("<Q4B24x", 28, 4, 0, 1, 0)
+_HELLO = struct.pack("<Q4B24x", 28, 8, 0, 0, 0)
 _ONE_DEVICE = struct.pack("<QI", 4, 1)
 
 
@@ -93,7 +93,7 @@ def _answering(*connections: Sequence[bytes | None]) -> Iterator[Impostor]:
 
 
 _OTHER_VERSION = struct.pack("<Q4B24x", 28, 3, 5, 1, 0)
-_NEWER_VERSION = struct.pack("<Q4B24x", 28, 4, 9, 1, 0)
+_NEWER_VERSION = struct.pack("<Q4B24x", 28, 8, 9, 1, 0)
 
 
 @pytest.mark.parametrize(
@@ -105,7 +105,7 @@ _NEWER_VERSION = struct.pack("<Q4B24x", 28, 4, 9, 1, 0)
         ((_HELLO[:20], None), "no answer in time"),
         ((_HELLO[:20],), "it closed the connection"),
         ((_OTHER_VERSION,), "it speaks version 3.5 of it"),
-        ((_NEWER_VERSION,), "it speaks version 4.9 of it"),
+        ((_NEWER_VERSION,), "it speaks version 8.9 of it"),
         ((_HELLO, None), "no answer in time"),
         ((_HELLO, struct.pack("<QI", 4, 0)), "it names 0 devices"),
         ((_HELLO, struct.pack("<QI", 4, 2**31)), "it names 2147483648 devices"),
@@ -117,7 +117,7 @@ def test_what_is_no_server_is_told(engine: Installed, answers: tuple[bytes | Non
     with _answering(answers) as impostor:
         done = engine.run("devices", "--rpc", impostor.endpoint)
     assert (done.returncode, done.stdout) == (8, "")
-    assert f"protocol 4.0 at {impostor.endpoint}: {said}" in done.stderr
+    assert f"protocol 8.0 at {impostor.endpoint}: {said}" in done.stderr
     assert done.stderr.count("\n") == 1
     assert time.monotonic() - began < PATIENCE
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -40,7 +42,7 @@ def programs(tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureRe
         *("--preset", "cpu", "-S", ROOT / "native", "-B", out, f"-DGGML_DIR={llama_source(request)}"),
         *("-DFLOATLLM_TESTS=ON", f"-DFLOATLLM_LLAMA_TESTS={extras(request.config)}", *light),
     )
-    _cmake("--build", out, "-j", "2", "--target", "stream_run", "made_models", "quantize_model")
+    _cmake("--build", out, "-j", "2", "--target", "stream_run", "made_models", "quantize_model", "engine_run")
     return Programs(out)
 
 
@@ -173,6 +175,45 @@ def test_memory_that_others_take_is_given_back(
     assert done.returncode == 0, done.stderr
     assert "[FloatLLM] Memory is short" in done.stderr
     assert streamed.read_bytes() == plain.read_bytes()
+
+
+@pytest.mark.parametrize("budget", [48 * MIB, 96 * MIB])
+def test_a_budget_holds_under_a_hard_limit(
+    programs: Programs, group: Group, smollm: Path, tmp_path: Path, budget: int
+) -> None:
+    """92 MiB of weights, libllama's own memory and all, in a budget of 48: the same bytes."""
+    plain = tmp_path / "plain"
+    assert programs.run(smollm, plain, None, prompt=100).returncode == 0
+    group.limit(budget + 64 * MIB)
+    command = [programs.build / "tests" / "engine_run", smollm, tmp_path / "out", budget, 512, 100, 3]
+    done = group.run(list(map(str, command)), dict(os.environ))
+    assert done.returncode == 0, done.stderr
+    shares = json.loads(done.stdout)
+    assert 0 < shares["kept"] < 80 * MIB
+    assert shares["read"] > 0
+    # Narrower passes have other kernels.
+    assert shares["width"] < 512 or (tmp_path / "out").read_bytes() == plain.read_bytes()
+
+
+def test_a_budget_that_is_too_small_is_refused_with_the_smallest_that_works(
+    programs: Programs, smollm: Path, tmp_path: Path
+) -> None:
+    command = [programs.build / "tests" / "engine_run", smollm, tmp_path / "out"]
+    done = subprocess.run([*command, str(20 * MIB), "512"], capture_output=True, text=True, check=False)
+    assert done.returncode == 8, done.stderr
+    least = int(re.search(r"Give --memory (\d+)K or more", done.stderr)[1])
+    # What libllama takes for itself is measured, and not the same to the page each time.
+    enough = str((least << 10) + MIB)
+    subprocess.run([*command, enough, "512"], capture_output=True, check=True)
+
+
+def test_a_branch_that_is_not_taken_reads_nothing(programs: Programs, gemma: Path, tmp_path: Path) -> None:
+    """Gemma's graph picks rows by ids that only a prompt with pictures would have."""
+    plain, out = tmp_path / "plain", tmp_path / "out"
+    assert programs.run(gemma, plain, None, prompt=100).returncode == 0
+    command = [programs.build / "tests" / "engine_run", gemma, out, 100 * MIB, 512, 100, 3]
+    subprocess.run(list(map(str, command)), capture_output=True, check=True)
+    assert out.read_bytes() == plain.read_bytes()
 
 
 def test_more_threads_than_cpus_end_in_time(programs: Programs, smollm: Path, tmp_path: Path) -> None:

@@ -26,7 +26,7 @@ with floatllm.Model.open(sys.argv[1]) as model:
             numbers.append(digest.hexdigest())
 print(json.dumps(numbers))
 """
-# Computes until it is said that fewer threads do, or ten seconds long.
+# Computes until it is said that fewer threads do, or a minute long: beside others a token may take seconds.
 WATCH = """
 import json, sys, time
 import floatllm
@@ -34,11 +34,10 @@ said = []
 floatllm.set_log(lambda level, text: said.append(text))
 with floatllm.Model.open(sys.argv[1]) as model:
     with floatllm.Engine(model.plan(device="CPU", ctx=256, threads=2)) as engine:
-        until = time.monotonic() + 10
+        until = time.monotonic() + 60
         while time.monotonic() < until and not any("threads compute" in text for text in said):
             engine.truncate(0)
-            for token in range(64):
-                engine.forward([token])
+            engine.forward([1])
 print(json.dumps([text for text in said if "threads compute" in text]))
 """
 
