@@ -17,7 +17,8 @@ class FreeCpus {
   public:
     explicit FreeCpus(unsigned wanted);
 
-    // At most as many as there were CPUs at first. Looks again, if it is long enough ago. Whatever the system does not tell is taken for free.
+    // At most as many as there were CPUs at first. Looks again, if it is long enough ago. Whatever the system
+    // does not tell is taken for free.
     unsigned threads();
     unsigned most() const { return wanted_; }
 

@@ -13,11 +13,12 @@ import pytest
 from small_wheels import small_wheel, uv_or_skip
 from tool_environment import make_venv
 
-from floatllm_build import disk, pip_settings
+from floatllm_build import pip_settings
 from floatllm_build.errors import MissingError
 from floatllm_build.host.python import probe_target
 from floatllm_build.install import holds, install
 from floatllm_build.network import places
+from floatllm_build.paths import existing
 from floatllm_build.pip import fetch_with_pip
 from floatllm_build.pip_settings import Section, advice, for_pip, index_settings, pip_sections
 from floatllm_build.start import changed
@@ -238,7 +239,7 @@ def test_a_home_that_may_not_be_looked_into_is_no_error(monkeypatch: pytest.Monk
 
     for question in ("is_dir", "is_file", "exists"):
         monkeypatch.setattr(Path, question, refused)
-    assert disk._existing(Path("/nowhere/cache")) == Path("/")
+    assert existing(Path("/nowhere/cache")) == Path("/")
     assert uv_files({"UV_CONFIG_FILE": "/nowhere/uv.toml"}) == []
     assert Path("/nowhere/pip.conf") in pip_settings._pip_files(
         {"PIP_CONFIG_FILE": "/nowhere/pip.conf"}, "/usr"
