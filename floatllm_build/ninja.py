@@ -30,6 +30,8 @@ def unit_name(description: str) -> str:
     match = _DESCRIPTION.match(description)
     name = match[2] if match else description
     name = re.sub(r"CMakeFiles/[^/]+\.dir/", "", name)
+    # A copy of ours of a file of the pinned tree has the folders above it in its name.
+    name = re.sub(r"^.*/__/patched/", "", name)
     return re.sub(r"\.o(bj)?$", "", name)
 
 

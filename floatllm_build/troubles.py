@@ -10,7 +10,6 @@ import dataclasses
 import json
 import os
 import shlex
-import stat
 import tempfile
 import time
 import traceback
@@ -22,15 +21,13 @@ from typing import Any
 from floatllm_build import __version__
 from floatllm_build.errors import FAULT
 from floatllm_build.files import write_whole
+from floatllm_build.leftovers import ERRORS, left_in
 from floatllm_build.scrub import Scrubber
-from floatllm_build.trust import is_ours, is_trusted, judge, make_private, me_in, status_of
+from floatllm_build.trust import is_ours, is_trusted, make_private
 
 FOLDER = "errors"
 REPORTED = {FAULT, 4, 5, 6}
 REPORT = "To ask for help: `floatllm-build report` writes one file; read it, and attach it to your issue."
-# In the folder for temporary files: records that found no place in the cache, and what the self-test of an
-# installed engine said.
-_ELSEWHERE, _LOGS = "floatllm-error-*.json", "floatllm-verify-*.log"
 _KEPT = 5
 # Bytes. What is larger did not come from here.
 _LARGEST = 1 << 20
@@ -118,27 +115,9 @@ def troubles(cache: Path, temp: Path | None = None) -> tuple[Trouble, ...]:
     `temp`: the folder for temporary files, where those are that found no place in the cache.
     """
     paths = sorted((cache / FOLDER).glob("*.json"), reverse=True)[:_KEPT]
-    elsewhere = left_in(temp, _ELSEWHERE) if temp else ()
+    elsewhere = left_in(temp, ERRORS) if temp else ()
     found = [one for path in (*paths, *elsewhere) if (one := _read(path))]
     return tuple(sorted(found, key=lambda one: one.when, reverse=True)[:_KEPT])
-
-
-def left_in(temp: Path, *patterns: str) -> tuple[Path, ...]:
-    """What this tool has left in the folder for temporary files; without patterns all of it.
-
-    Everybody may write there: only ordinary files count that are this user's and that nobody else can write.
-    """
-    every = (path for pattern in patterns or (_ELSEWHERE, _LOGS) for path in temp.glob(pattern))
-    return tuple(sorted(path for path in every if _is_own_file(path)))
-
-
-def _is_own_file(path: Path) -> bool:
-    try:
-        status = status_of(path)
-    except OSError:
-        return False
-    me = me_in(path.parent)
-    return stat.S_ISREG(status.mode) and (me is None or not judge(status, me)[0])
 
 
 def _read(path: Path) -> Trouble | None:

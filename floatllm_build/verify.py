@@ -13,10 +13,11 @@ from typing import Any
 
 from floatllm_build.answer import hear
 from floatllm_build.disk import check_loads_libraries, check_runs_programs
-from floatllm_build.errors import NotProvenError
+from floatllm_build.errors import MissingError, NotProvenError
 from floatllm_build.events import Listener, Proving
 from floatllm_build.files import scratch_in, write_whole
 from floatllm_build.process import run_child
+from floatllm_build.sizes import MIB, show_size
 from floatllm_build.start import TooLateError
 from floatllm_build.values import Proof
 
@@ -24,6 +25,8 @@ from floatllm_build.values import Proof
 _TIMEOUT = 900.0
 _ANSWER_SECONDS = 60.0
 _LONGEST_ANSWER = 1 << 20
+# More than the self-test writes.
+_ROOM = 8 * MIB
 # Parts of drivers, which a machine without the device lacks.
 _DRIVERS = ("libcuda.so.1", "libvulkan.so.1", "libamdhip64")
 # What a plugin's own fault sounds like; a driver that finds no device says something else.
@@ -64,6 +67,7 @@ def prove_wheel(
                 _check_plugin(python, extra)
             return _prove(python, device, scratch, extra, tell)
         except _Unproven as error:
+            _check_room(scratch)
             log = home / "last.log"
             write_whole(log, error.log)
             # It may be mounted otherwise since the build began.
@@ -75,6 +79,17 @@ def prove_wheel(
                 f"Everything the self-test said is in {log}",
                 log=str(log),
             ) from error
+
+
+def _check_room(scratch: Path) -> None:
+    """Raises MissingError if the self-test had too little room for the model that it writes."""
+    free = shutil.disk_usage(scratch).free
+    if free < _ROOM:
+        raise MissingError(
+            f"The engine was built, but its self-test had no room: {show_size(free)} of space are free in "
+            f"{scratch.parent}. Free space there, or name a folder on another disk in FLOATLLM_CACHE_DIR, and "
+            "run this again."
+        )
 
 
 def prove_installed(python: str, site: Path, device: str, tell: Listener) -> Proof:

@@ -68,6 +68,8 @@ elseif(EXISTS "${beside}/LICENSE")
 else()
     set(FLOATLLM_LLAMA_SOURCE "${cached}")
 endif()
+# As CMake writes the folders of targets, which are compared with it.
+cmake_path(NORMAL_PATH FLOATLLM_LLAMA_SOURCE)
 set(FLOATLLM_GGML_SOURCE "${FLOATLLM_LLAMA_SOURCE}/ggml")
 if(NOT EXISTS "${FLOATLLM_GGML_SOURCE}/include/ggml.h" OR NOT EXISTS "${FLOATLLM_LLAMA_SOURCE}/include/llama.h")
     string(JSON repository GET "${pin}" origins 1 repository)
@@ -128,6 +130,9 @@ list(FILTER targets EXCLUDE REGEX "-feats$")
 foreach(target IN LISTS targets)
     floatllm_use_patched(${target})
 endforeach()
+if(targets)
+    floatllm_require_patched(ggml/src/ggml-cpu)
+endif()
 
 # ggml lists the CPU's variants without asking the compiler, and GCC 12 knows nothing of Arm's SME. Those that it
 # cannot compile are emptied, because ggml depends on them, and enter no wheel.

@@ -45,6 +45,7 @@ function(floatllm_use_patched target)
         cmake_path(RELATIVE_PATH path BASE_DIRECTORY "${FLOATLLM_LLAMA_SOURCE}" OUTPUT_VARIABLE file)
         if(file IN_LIST patched)
             set(source "${CMAKE_BINARY_DIR}/patched/${file}")
+            set_property(GLOBAL APPEND PROPERTY FLOATLLM_PATCHED_USED "${file}")
             # Files that may be compiled in one with others have to be told apart by name.
             set_source_files_properties("${source}" TARGET_DIRECTORY ${target}
                                         PROPERTIES SKIP_UNITY_BUILD_INCLUSION ON)
@@ -54,7 +55,19 @@ function(floatllm_use_patched target)
     set_target_properties(${target} PROPERTIES SOURCES "${changed}")
 endfunction()
 
-file(GLOB patches CONFIGURE_DEPENDS "${CMAKE_CURRENT_LIST_DIR}/patches/*.cmake")
+# Ends if a patched file below FOLDER is one that no target compiles: it would be as if there were no patch.
+function(floatllm_require_patched folder)
+    get_property(patched GLOBAL PROPERTY FLOATLLM_PATCHED)
+    get_property(used GLOBAL PROPERTY FLOATLLM_PATCHED_USED)
+    foreach(file IN LISTS patched)
+        if(file MATCHES "^${folder}/" AND NOT file IN_LIST used)
+            message(FATAL_ERROR "FloatLLM patches ${file}, and nothing of the llama.cpp source in\n"
+                                "  ${FLOATLLM_LLAMA_SOURCE}\nis made of it. Use the pinned tree, ${pinned_release}.")
+        endif()
+    endforeach()
+endfunction()
+
+file(GLOB patches "${CMAKE_CURRENT_LIST_DIR}/patches/*.cmake")
 foreach(patch IN LISTS patches)
     include("${patch}")
     set_property(DIRECTORY "${CMAKE_SOURCE_DIR}" APPEND PROPERTY CMAKE_CONFIGURE_DEPENDS "${patch}")

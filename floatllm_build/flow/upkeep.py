@@ -22,6 +22,7 @@ from floatllm_build.flow.wheels import key_now, presets
 from floatllm_build.ggml_source import read_pin
 from floatllm_build.host import probe_target
 from floatllm_build.install import check_writable, clear_remains, holds
+from floatllm_build.leftovers import left_in
 from floatllm_build.lock import cache_lock, target_lock
 from floatllm_build.paths import CACHE_FOLDERS, cache_dir, data_dir
 from floatllm_build.select import DEVICES
@@ -29,7 +30,6 @@ from floatllm_build.sites import live_folder
 from floatllm_build.sizes import show_size
 from floatllm_build.standing import find_changes, installed_key, is_whole, read_engine
 from floatllm_build.system import System
-from floatllm_build.troubles import left_in
 from floatllm_build.uninstall import find_left, find_ours, find_strays, uninstall
 from floatllm_build.upkeep import Cleaned, Removed
 from floatllm_build.values import Engine, Host, Plan, Target, Wheel

@@ -31,9 +31,15 @@ unsigned FreeCpus::threads() {
         return threads_;
     }
     const std::optional<os::CpuUse> use = os::cpu_use();
-    if (use) {
+    if (!use) {
+        threads_ = wanted_;
+        return threads_;
+    }
+    // If there are more or fewer CPUs than before, what was counted is not of the same ones.
+    if (use->cpus == before_->cpus) {
         const double others = (use->busy - before_->busy) - (use->own - before_->own);
-        threads_ = threads_beside(others / seconds, std::min(use->cpus, os::usable_cpus()), wanted_);
+        // A quota is ours, whatever others do on the rest of the CPUs.
+        threads_ = threads_beside(others / seconds, use->cpus, std::min(wanted_, os::usable_cpus()));
     }
     before_ = use;
     looked_ = now;

@@ -60,4 +60,11 @@ std::string last_error() {
     return g_last_error;
 }
 
+ggml_log_callback log_callback() { return forward_log; }
+
+void forget_errors() {
+    const std::lock_guard<std::recursive_mutex> held(g_log_lock);
+    g_last_error.clear();
+}
+
 }  // namespace floatllm

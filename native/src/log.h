@@ -20,8 +20,13 @@ class QuietThread {
 // A line of the engine's own, for whoever listens.
 void log_line(ggml_log_level level, const std::string &text);
 
+// What ggml and libllama are given to log with.
+ggml_log_callback log_callback();
+
 // The first line that told of an error, and the last, or nothing.
 std::string first_error();
 std::string last_error();
+// What was told until now is of another matter.
+void forget_errors();
 
 }  // namespace floatllm

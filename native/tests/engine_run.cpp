@@ -76,7 +76,6 @@ int main(int argc, char **argv) {
         std::fprintf(stderr, "engine_run MODEL OUT BUDGET_BYTES [...]\n");
         return 1;
     }
-    llama_log_set([](ggml_log_level, const char *, void *) {}, nullptr);
     try {
         return run(argc, argv);
     } catch (const Error &reason) {

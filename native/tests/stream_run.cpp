@@ -89,6 +89,8 @@ int run(const Options &options) {
         device->keep(stream::choose_kept(file->tensors(), options.kept));
         devices[0] = device->handle();
         wanted.n_gpu_layers = 1 << 20;
+        // It would read large tables of embeddings past the device.
+        wanted.lazy_mode = LLAMA_LAZY_MODE_OFF;
         overrides[0] = {".*", ggml_backend_dev_buffer_type(device->handle())};
         wanted.tensor_buft_overrides = overrides;
     }
@@ -104,7 +106,7 @@ int run(const Options &options) {
     const double loaded = Seconds(now() - opened).count();
     llama_context_params context_wanted = llama_context_default_params();
     context_wanted.n_ctx = 1024;
-    context_wanted.n_batch = 512;
+    context_wanted.n_batch = 1024;
     context_wanted.n_ubatch = options.ubatch;
     context_wanted.n_threads = context_wanted.n_threads_batch = options.threads;
     const std::unique_ptr<llama_context, decltype(&llama_free)> context(
@@ -147,10 +149,11 @@ int run(const Options &options) {
     if (device != nullptr) {
         const stream::Device::Count &count = device->count();
         std::printf(
-            ", %llu passes, %llu cuttings, %llu segments, kept %.1f MB, read %.1f MB, waited %.2f s",
+            ", %llu passes, %llu cuttings, %llu segments, %llu splits, kept %.1f MB, read %.1f MB, waited %.2f s",
             static_cast<unsigned long long>(count.passes), static_cast<unsigned long long>(count.cuttings),
-            static_cast<unsigned long long>(count.segments), static_cast<double>(device->kept_bytes()) / 1e6,
-            static_cast<double>(count.read) / 1e6, count.waited);
+            static_cast<unsigned long long>(count.segments), static_cast<unsigned long long>(count.splits),
+            static_cast<double>(device->kept_bytes()) / 1e6, static_cast<double>(count.read) / 1e6,
+            count.waited);
     }
     std::printf("\n");
     return 0;

@@ -251,7 +251,13 @@ class Place:
     def heavy_objects(self) -> list[Path]:
         return list(self.cache.glob("build/*/out/**/ggml-cpu/**/*.o"))
 
+    def spoil(self) -> None:
+        """What is installed works, and is not whole: else nothing would be made anew."""
+        (self.site / "floatllm" / "py.typed").write_text("spoiled")
+
     def delete(self, what: str) -> None:
+        if what == "wheels":
+            self.spoil()
         if what == "installed":
             (self.target.parent / "floatllm").unlink()
         elif what == "objects":

@@ -148,6 +148,7 @@ def test_a_kept_wheel_in_which_a_bit_flipped_is_packed_and_proven_again(place: P
     changed = bytearray(whole)
     changed[len(whole) // 2] ^= 1
     kept.write_bytes(changed)
+    place.spoil()
     said = install_works(place)
     assert "operations agree" in said
     assert "reusing" not in said

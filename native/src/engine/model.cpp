@@ -41,6 +41,8 @@ struct Asked {
         params.n_gpu_layers = 1 << 20;
         params.use_extra_bufts = false;
         params.load_mode = LLAMA_LOAD_MODE_MMAP;
+        // It would read large tables of embeddings past the device.
+        params.lazy_mode = LLAMA_LAZY_MODE_OFF;
     }
 };
 
@@ -76,6 +78,8 @@ void Model::plan(const Request &request) {
     }
     const uint64_t loaded = os::private_bytes();
     const Ask ask = [&](uint32_t positions, uint32_t width) {
+        // Or what the context before gave back would be taken for memory that this one need not have.
+        os::trim();
         const uint64_t without = os::private_bytes();
         const ContextPtr context(
             llama_init_from_model(dry.get(), context_params(positions, width, request.threads)), llama_free);
@@ -83,7 +87,10 @@ void Model::plan(const Request &request) {
             refused(path, "makes no context for it");
         }
         const uint64_t with = os::private_bytes();
-        Demand demand{loaded - std::min(before, loaded) + (with - std::min(without, with)), 0, 0, 0};
+        Demand demand{};
+        demand.own =
+            file_->heap_bytes() + (loaded - std::min(before, loaded)) + (with - std::min(without, with));
+        demand.work = work_of(file_->tensors(), width, request.threads);
         for (const auto &[type, bytes] : llama_get_memory_breakdown(context.get())) {
             demand.context += bytes.context;
             demand.compute += bytes.compute;
@@ -100,6 +107,8 @@ Model::Model(const std::string &path, const Request &request)
     : file_(std::make_shared<const GgufFile>(path)),
       model_(nullptr, llama_model_free),
       context_(nullptr, llama_free) {
+    llama_log_set(log_callback(), nullptr);
+    forget_errors();
     plan(request);
     os::trim();
     device_ = std::make_unique<stream::Device>(

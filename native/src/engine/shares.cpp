@@ -20,8 +20,13 @@ constexpr uint64_t kLargestSlot = 12 * kMib;
 // Rows of a matrix that is cut, and the edges of what is read for them.
 constexpr uint64_t kSmallestSlot = 256 * 1024;
 
-// Whether a matrix may pass through a slot some rows at a time: see stream/cutting.h.
-bool splits(const Tensor &tensor) { return tensor.ne[2] == 1 && tensor.ne[3] == 1 && tensor.ne[1] % 16 == 0; }
+// Whether a matrix may pass through a slot some rows at a time: see stream/cutting.h. Only products may, and
+// what is not quantised may be something else: the states of a recurrent layer, the biases of experts.
+bool splits(const Tensor &tensor) {
+    const bool product =
+        tensor.type != GGML_TYPE_F32 || tensor.name == "output.weight" || tensor.name == "token_embd.weight";
+    return product && tensor.ne[2] == 1 && tensor.ne[3] == 1 && tensor.ne[1] % 16 == 0;
+}
 
 uint64_t smallest_slot(const Weights &weights) { return std::max(weights.largest, kSmallestSlot); }
 
@@ -46,6 +51,17 @@ Weights weights_of(const std::vector<Tensor> &tensors) {
         weights.largest = std::max(weights.largest, rows + 2 * os::kDirectAlignment);
     }
     return weights;
+}
+
+uint64_t work_of(const std::vector<Tensor> &tensors, uint32_t width, unsigned threads) {
+    // Activations of a product become numbers of two bytes at most, and tiled kernels have half a megabyte
+    // each.
+    uint64_t longest = 0;
+    for (const Tensor &tensor : tensors) {
+        longest =
+            std::max(longest, tensor.size > stream::kSmallWeight ? static_cast<uint64_t>(tensor.ne[0]) : 0);
+    }
+    return 2 * longest * width + threads * (kMib / 2);
 }
 
 Shares share_out(uint64_t budget, const Weights &weights, uint32_t positions, uint32_t trained,

@@ -15,8 +15,9 @@ struct Demand {
     uint64_t context;  // KV cache and states
     uint64_t compute;  // activations
     uint64_t outputs;  // logits of a pass
+    uint64_t work;     // that kernels turn activations into other types in
 
-    uint64_t total() const { return own + context + compute + outputs; }
+    uint64_t total() const { return own + context + compute + outputs + work; }
 };
 
 // Of the weights, what no budget changes: bytes.
@@ -37,6 +38,8 @@ struct Shares {
 };
 
 Weights weights_of(const std::vector<Tensor> &tensors);
+// Demand::work for passes of such a width: ggml tells it of a graph only when it computes it.
+uint64_t work_of(const std::vector<Tensor> &tensors, uint32_t width, unsigned threads);
 
 // Asks what libllama would take for a context of so many positions and passes of such a width.
 using Ask = std::function<Demand(uint32_t positions, uint32_t width)>;

@@ -1,7 +1,9 @@
 #define WIN32_LEAN_AND_MEAN
 #define NOMINMAX
-#include <psapi.h>
 #include <windows.h>
+
+// It needs the other before it.
+#include <psapi.h>
 
 #include <algorithm>
 

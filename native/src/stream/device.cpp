@@ -36,15 +36,27 @@ Function *proc(ggml_backend_dev_t device, const char *name) {
 
 // A context's own: the base's stream and threads, and the graphs that it knows.
 struct Context {
-    Device *device;
-    ggml_backend_dev_t base_device;
-    ggml_backend_t base;
+    Device *device = nullptr;
+    ggml_backend_dev_t base_device = nullptr;
+    ggml_backend_t base = nullptr;
     ggml_threadpool_t pool = nullptr;
     unsigned pool_threads = 0;
     unsigned wanted = 0;  // threads
     std::optional<FreeCpus> free_cpus;
     std::unique_ptr<Pass> pass;
 };
+
+// libllama computes on the thread that asked it to, and says no more than that a pass failed.
+thread_local std::string t_failure;
+
+void fail_pass(const char *why) noexcept {
+    try {
+        t_failure = why;
+        log_line(GGML_LOG_LEVEL_ERROR, t_failure);
+    } catch (const std::exception &) {
+        // Then there is no memory for the sentence either.
+    }
+}
 
 struct WeightBuffer {
     Device *device;
@@ -96,8 +108,10 @@ struct Glue {
     static void weights_set(ggml_backend_buffer_t buffer, ggml_tensor *tensor, const void *data,
                             size_t offset, size_t size) {
         Device &device = *weights(buffer).device;
-        std::vector<char> there(std::min(size, size_t{1} << 20));
         try {
+            // While another context computes, tensors are elsewhere.
+            const std::lock_guard<std::mutex> held(device.one_pass_);
+            std::vector<char> there(std::min(size, size_t{1} << 20));
             for (size_t done = 0; done < size; done += there.size()) {
                 const size_t count = std::min(there.size(), size - done);
                 device.weights_.read(static_cast<char *>(tensor->data) + offset + done, there.data(), count);
@@ -116,6 +130,7 @@ struct Glue {
                             size_t offset, size_t size) {
         Device &device = *weights(buffer).device;
         try {
+            const std::lock_guard<std::mutex> held(device.one_pass_);
             device.weights_.read(static_cast<const char *>(tensor->data) + offset, data, size);
         } catch (const std::exception &reason) {
             std::memset(data, 0, size);
@@ -149,21 +164,27 @@ struct Glue {
         Context &own = context(backend);
         // Nothing may be thrown through ggml.
         try {
-            if (!own.device->failure_.empty()) {
+            if (own.device->failed()) {
                 return GGML_STATUS_FAILED;
             }
             return own.pass->compute(graph);
         } catch (const std::bad_alloc &) {
-            own.device->fail("There was no memory left.");
+            fail_pass("There was no memory left.");
             return GGML_STATUS_ALLOC_FAILED;
         } catch (const std::exception &reason) {
-            own.device->fail(reason.what());
+            fail_pass(reason.what());
         }
         return GGML_STATUS_FAILED;
     }
     // libllama tells before each graph, so the number follows the CPUs that are free.
     static void set_threads(ggml_backend_t backend, int threads) {
-        Context &own = context(backend);
+        try {
+            follow_cpus(context(backend), threads);
+        } catch (const std::exception &) {
+            // As many as before compute then.
+        }
+    }
+    static void follow_cpus(Context &own, int threads) {
         const unsigned wanted = static_cast<unsigned>(std::min(std::max(threads, 1), GGML_MAX_N_THREADS));
         if (!own.free_cpus || own.wanted != wanted) {
             own.free_cpus.emplace(wanted);
@@ -291,25 +312,41 @@ const ggml_backend_device_i Glue::kDevice = {
 ggml_backend_t Glue::device_init(ggml_backend_dev_t device, const char *) {
     static ggml_guid guid = {0x0f, 0x10, 0xa7, 0x11, 0x3d, 0x57, 0x5e, 0xa9,
                              0x6d, 0x0d, 0xe1, 0x5b, 0xe7, 0x0d, 0x15, 0x6b};
-    ggml_backend_t base_backend = ggml_backend_dev_init(base(device), nullptr);
+    ggml_backend_ptr base_backend(ggml_backend_dev_init(base(device), nullptr));
     if (base_backend == nullptr) {
         return nullptr;
     }
-    auto *own = new Context{&of(device), base(device), base_backend, nullptr, 0, 0, std::nullopt, nullptr};
-    own->pass = std::make_unique<Pass>(of(device), base_backend);
-    return new ggml_backend{&guid, kBackend, device, own};
+    try {
+        auto own = std::make_unique<Context>();
+        own->device = &of(device);
+        own->base_device = base(device);
+        own->base = base_backend.get();
+        own->pass = std::make_unique<Pass>(of(device), base_backend.get());
+        auto *made = new ggml_backend{&guid, kBackend, device, own.get()};
+        base_backend.release();
+        own.release();
+        return made;
+    } catch (const std::exception &reason) {
+        fail_pass(reason.what());
+        return nullptr;
+    }
 }
 
 ggml_backend_buffer_t Glue::device_from_host(ggml_backend_dev_t device, void *data, size_t size, size_t) {
     Device &own = of(device);
-    const os::Mapped mapped = os::mapped_at(data);
-    const Files &files = own.weights_.files();
-    for (uint32_t i = 0; i < files.size(); ++i) {
-        if (mapped.file != 0 && files[i]->identity() == mapped.identity()) {
-            own.weights_.map(data, size, i, mapped.offset);
-            return ggml_backend_buffer_init(&own.handles_->weights, kWeights, new WeightBuffer{&own, data},
-                                            size);
+    try {
+        const os::Mapped mapped = os::mapped_at(data);
+        const Files &files = own.weights_.files();
+        for (uint32_t i = 0; i < files.size(); ++i) {
+            if (mapped.file != 0 && files[i]->identity() == mapped.identity()) {
+                own.weights_.map(data, size, i, mapped.offset);
+                return ggml_backend_buffer_init(&own.handles_->weights, kWeights,
+                                                new WeightBuffer{&own, data}, size);
+            }
         }
+        fail_pass("The file that is mapped is not the one that was opened: it was moved or replaced.");
+    } catch (const std::exception &reason) {
+        fail_pass(reason.what());
     }
     return nullptr;
 }
@@ -339,12 +376,21 @@ Device::~Device() = default;
 ggml_backend_dev_t Device::handle() { return &handles_->device; }
 
 void Device::fail(const std::string &why) {
+    const std::lock_guard<std::mutex> held(failure_lock_);
     if (failure_.empty()) {
         failure_ = why;
+        log_line(GGML_LOG_LEVEL_ERROR, why);
     }
-    log_line(GGML_LOG_LEVEL_ERROR, why + "\n");
 }
 
-std::string Device::take_failure() { return std::exchange(failure_, ""); }
+bool Device::failed() {
+    const std::lock_guard<std::mutex> held(failure_lock_);
+    return !failure_.empty();
+}
+
+std::string Device::take_failure() {
+    const std::lock_guard<std::mutex> held(failure_lock_);
+    return failure_.empty() ? std::exchange(t_failure, "") : failure_;
+}
 
 }  // namespace floatllm::stream

@@ -37,15 +37,16 @@ class Device {
     ggml_backend_dev_t handle();
     // Keeps these in memory, read now. Throws as Landing::wait().
     void keep(const std::vector<Range> &ranges) { kept_.add(weights_.files(), ranges, readers_); }
-    // What made the last pass fail, or nothing. It is told once.
+    // What made the last pass on this thread fail, or nothing. It is told once.
     std::string take_failure();
 
     struct Count {
         uint64_t passes = 0;
         uint64_t cuttings = 0;  // graphs that were cut; the others were known
         uint64_t segments = 0;
-        uint64_t read = 0;  // bytes that passed through the ring
-        double waited = 0;  // seconds for the ring
+        uint64_t splits = 0;  // of these, products of some rows of a matrix
+        uint64_t read = 0;    // bytes that passed through the ring
+        double waited = 0;    // seconds for the ring
     };
     const Count &count() const { return count_; }
     uint64_t kept_bytes() const { return kept_.bytes(); }
@@ -55,7 +56,14 @@ class Device {
     friend class Pass;
     struct Handles;
 
+    // For good: what the weights are is no longer known.
     void fail(const std::string &why);
+    bool failed();
+    // What is kept is looked up anew, and graphs are cut anew.
+    void forget_kept() {
+        weights_.forget_kept();
+        ++kept_changed_;
+    }
 
     const Limits limits_;
     std::unique_ptr<Handles> handles_;
@@ -65,6 +73,7 @@ class Device {
     Ring ring_;
     Kept kept_;
     uint64_t kept_changed_ = 0;  // how often; what a graph was cut for is then gone
+    std::mutex failure_lock_;
     std::string failure_;
     Count count_;
 };

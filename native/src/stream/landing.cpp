@@ -28,8 +28,10 @@ void Landing::load(const Files &files, const std::vector<Range> &ranges, ReadPoo
         const os::File &file = *files[extent.file];
         try {
             if (io_ == Io::Windows) {
-                windows_.emplace_back(file, extent.offset, static_cast<size_t>(extent.size));
-                next = static_cast<char *>(windows_.back().data());
+                // Systems with larger pages map from these on.
+                const uint64_t from = extent.offset / os::map_granularity() * os::map_granularity();
+                windows_.emplace_back(file, from, static_cast<size_t>(extent.end() - from));
+                next = static_cast<char *>(windows_.back().data()) + (extent.offset - from);
             }
         } catch (...) {
             // Told by wait(), to whoever needs the bytes; this may be called long before.
@@ -41,8 +43,9 @@ void Landing::load(const Files &files, const std::vector<Range> &ranges, ReadPoo
             const size_t count = static_cast<size_t>(std::min(kReadBlock, extent.size - begin));
             if (io_ == Io::Windows) {
                 const size_t window = windows_.size() - 1;
-                tasks.push_back([this, window, begin, count] {
-                    windows_[window].populate(static_cast<size_t>(begin), count);
+                const size_t skip = static_cast<size_t>(next - static_cast<char *>(windows_.back().data()));
+                tasks.push_back([this, window, at = skip + static_cast<size_t>(begin), count] {
+                    windows_[window].populate(at, count);
                 });
             } else {
                 tasks.push_back([&file, at = extent.offset + begin, to = next + begin, count] {

@@ -51,6 +51,12 @@ uint64_t branches_of(const ggml_cgraph *graph) {
     return hash;
 }
 
+void require_unchanged(const Files &files) {
+    for (const auto &file : files) {
+        file->require_unchanged();
+    }
+}
+
 // Points tensors at where their weights are, and back when it ends.
 class Bound {
   public:
@@ -100,14 +106,16 @@ Node Pass::facts_of(ggml_cgraph *graph, int index) {
         }
     }
     const ggml_tensor *first = node->src[0];
-    if (facts.weights.size() != 1 || streamed(root_of(node->src[0])) == nullptr) {
+    if (facts.weights.size() != 1 || first == nullptr || streamed(root_of(node->src[0])) == nullptr) {
         return facts;
     }
     const ggml_tensor *second = node->src[1];
     facts.rows = node->op == GGML_OP_GET_ROWS && is_matrix(first) && is_matrix(second) &&
                  second->ne[1] == 1 && ggml_is_contiguous(node);
     const bool whole = ggml_nbytes(first) == facts.weights[0].size && ggml_is_contiguous(first);
-    if (node->op == GGML_OP_MUL_MAT && whole && is_matrix(first) && is_matrix(second) &&
+    // Some products take the matrix for another than it is stored as, which goes by all of its rows.
+    const bool plain = ggml_get_op_params_i32(node, 1) == 0;
+    if (node->op == GGML_OP_MUL_MAT && plain && whole && is_matrix(first) && is_matrix(second) &&
         first->ne[1] % kKernelRows == 0) {
         facts.split_rows = first->ne[1];
     }
@@ -297,12 +305,9 @@ ggml_status Pass::compute(ggml_cgraph *graph) {
     ++count.passes;
     const Files &files = device_.weights_.files();
     try {
-        for (const auto &file : files) {
-            file->require_unchanged();
-        }
+        require_unchanged(files);
         if (device_.kept_.heed_memory(files, device_.readers_)) {
-            device_.weights_.forget_kept();
-            ++device_.kept_changed_;
+            device_.forget_kept();
         }
         if (known_for_ != device_.kept_changed_) {
             known_.clear();
@@ -335,6 +340,7 @@ ggml_status Pass::compute(ggml_cgraph *graph) {
                 } else if (segment.kind == Kind::Rows) {
                     status = pick_rows(graph, planned);
                 } else {
+                    ++count.splits;
                     status = split(graph, segment,
                                    slot->address(segment.ranges[0].file, segment.ranges[0].offset));
                 }
@@ -351,8 +357,11 @@ ggml_status Pass::compute(ggml_cgraph *graph) {
                 device_.ring_.give_back(files, device_.readers_);
             }
         }
+        // What was read since may be of another model.
+        require_unchanged(files);
     } catch (...) {
         device_.ring_.restart();
+        device_.forget_kept();
         throw;
     }
     return GGML_STATUS_SUCCESS;
