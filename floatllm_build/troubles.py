@@ -87,7 +87,7 @@ def keep_trouble(cache: Path, trouble: Trouble) -> Path | None:
             _forget_old(path.parent)
             return path
     with contextlib.suppress(OSError):
-        handle, name = tempfile.mkstemp(prefix=_ELSEWHERE.partition("*")[0], suffix=".json")
+        handle, name = tempfile.mkstemp(prefix=ERRORS.partition("*")[0], suffix=".json")
         with os.fdopen(handle, "wb") as file:
             file.write(text)
         return Path(name)

@@ -87,8 +87,8 @@ def _check_room(scratch: Path) -> None:
     if free < _ROOM:
         raise MissingError(
             f"The engine was built, but its self-test had no room: {show_size(free)} of space are free in "
-            f"{scratch.parent}. Free space there, or name a folder on another disk in FLOATLLM_CACHE_DIR, and "
-            "run this again."
+            f"{scratch.parent}. Free space there, or name a folder on another disk in FLOATLLM_CACHE_DIR, "
+            "and run this again."
         )
 
 
