@@ -3,11 +3,10 @@
 # The tree itself stays as it was verified: a target compiles a copy of the file, from the build folder.
 include_guard(GLOBAL)
 
-# floatllm_patch(FILE BEFORE AFTER): makes a copy of a file of the tree in which BEFORE, which it holds once, is AFTER.
-# Texts begin with the line after the bracket.
+# floatllm_patch(FILE BEFORE AFTER): in a copy of a file of the tree BEFORE, which it holds once, is AFTER. Texts begin
+# with the line after the bracket.
 function(floatllm_patch file before after)
     set(source "${FLOATLLM_LLAMA_SOURCE}/${file}")
-    set(copy "${CMAKE_BINARY_DIR}/patched/${file}")
     get_property(patched GLOBAL PROPERTY FLOATLLM_PATCHED)
     if(file IN_LIST patched)
         get_property(text GLOBAL PROPERTY "FLOATLLM_PATCHED_${file}")
@@ -24,14 +23,22 @@ function(floatllm_patch file before after)
     endif()
     string(REPLACE "${before}" "${after}" text "${text}")
     set_property(GLOBAL PROPERTY "FLOATLLM_PATCHED_${file}" "${text}")
-    # Written only if it changed, or it would be compiled again.
-    set(old "")
-    if(EXISTS "${copy}")
-        file(READ "${copy}" old)
-    endif()
-    if(NOT old STREQUAL text)
-        file(WRITE "${copy}" "${text}")
-    endif()
+endfunction()
+
+# Writes the copies, once all patches are known: a file that is written is compiled again.
+function(floatllm_write_patched)
+    get_property(patched GLOBAL PROPERTY FLOATLLM_PATCHED)
+    foreach(file IN LISTS patched)
+        set(copy "${CMAKE_BINARY_DIR}/patched/${file}")
+        get_property(text GLOBAL PROPERTY "FLOATLLM_PATCHED_${file}")
+        set(old "")
+        if(EXISTS "${copy}")
+            file(READ "${copy}" old)
+        endif()
+        if(NOT old STREQUAL text)
+            file(WRITE "${copy}" "${text}")
+        endif()
+    endforeach()
 endfunction()
 
 # Has a target of the tree compile the copies of those of its files that are patched.
@@ -72,3 +79,4 @@ foreach(patch IN LISTS patches)
     include("${patch}")
     set_property(DIRECTORY "${CMAKE_SOURCE_DIR}" APPEND PROPERTY CMAKE_CONFIGURE_DEPENDS "${patch}")
 endforeach()
+floatllm_write_patched()

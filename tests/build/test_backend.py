@@ -253,7 +253,7 @@ def test_the_archive_has_the_repositorys_shape(archive: Path, checkout: Path, tm
     assert {path.name for path in source.iterdir()} == {
         "CMakeLists.txt",
         "LICENSE",
-        "cmake",
+        "ggml",
         "include",
         "src",
     }
