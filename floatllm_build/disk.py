@@ -58,11 +58,15 @@ def _refusal(cache: Path) -> str:
 
     What `install` finds out as it begins to work there; here nothing is made and nothing is put right.
     """
-    place = existing(cache)
-    unwritten = os.strerror(errno.EEXIST) if cache.is_file() else write_refusal(place)
-    refused = f"cannot be written to: {unwritten}" if unwritten else ""
-    # Where it is not there yet it has to be made first.
-    return (refused if place != cache else "") or distrust(cache, CACHE_FOLDERS) or refused
+    try:
+        place = existing(cache)
+        unwritten = os.strerror(errno.EEXIST) if cache.is_file() else write_refusal(place)
+        refused = f"cannot be written to: {unwritten}" if unwritten else ""
+        # Where it is not there yet it has to be made first.
+        return (refused if place != cache else "") or distrust(cache, CACHE_FOLDERS) or refused
+    except OSError as error:
+        # A home that this user may not look into.
+        return f"cannot be written to: {error.strerror or error}"
 
 
 def _kept(cache: Path) -> dict[str, int]:

@@ -135,7 +135,7 @@ def test_presets_are_listed_from_the_files(tool_env: Environment) -> None:
         (("plan", "--memory", "lots"), 2, "is not a size"),
         (("plan", "--backend", "abacus"), 2, "abacus"),
         (("install", "--python", "/nowhere/python"), 3, "/nowhere/python"),
-        (("install", "--ggml-dir", "/nowhere"), 2, "no ggml source"),
+        (("install", "--ggml-dir", "/nowhere"), 2, "not the source of llama.cpp"),
         (("wheel", "--preset", "android-ndk-arm64"), 2, "plain cmake"),
         (("verify",), 3, "floatllm-build install"),
     ],
