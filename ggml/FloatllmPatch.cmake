@@ -2,6 +2,7 @@
 #
 # The tree itself stays as it was verified: a target compiles a copy of the file, from the build folder.
 include_guard(GLOBAL)
+include(FloatllmManifest)
 
 # floatllm_patch(FILE BEFORE AFTER): in a copy of a file of the tree BEFORE, which it holds once, is AFTER. Texts begin
 # with the line after the bracket.
@@ -29,15 +30,8 @@ endfunction()
 function(floatllm_write_patched)
     get_property(patched GLOBAL PROPERTY FLOATLLM_PATCHED)
     foreach(file IN LISTS patched)
-        set(copy "${CMAKE_BINARY_DIR}/patched/${file}")
         get_property(text GLOBAL PROPERTY "FLOATLLM_PATCHED_${file}")
-        set(old "")
-        if(EXISTS "${copy}")
-            file(READ "${copy}" old)
-        endif()
-        if(NOT old STREQUAL text)
-            file(WRITE "${copy}" "${text}")
-        endif()
+        floatllm_write_changed("${CMAKE_BINARY_DIR}/patched/${file}" "${text}")
     endforeach()
 endfunction()
 

@@ -8,28 +8,10 @@ floatllm_patch(ggml/src/ggml-cpu/ggml-cpu.c
     const int64_t dr0 = (nr0 + nchunk0 - 1) / nchunk0;
     const int64_t dr1 = (nr1 + nchunk1 - 1) / nchunk1;
 
-    // The first chunk comes from our thread_id, the rest will get auto-assigned.
-    int current_chunk = ith;
-
-    while (current_chunk < nchunk0 * nchunk1) {
-        const int64_t ith0 = current_chunk % nchunk0;
-        const int64_t ith1 = current_chunk / nchunk0;
-
-        const int64_t ir0_start = dr0 * ith0;
-        const int64_t ir0_end = MIN(ir0_start + dr0, nr0);
-]=]
+    // The first chunk comes from our thread_id]=]
 [=[
     const int64_t pair = vec_dot_num_rows;
     const int64_t dr0 = (nr0 + nchunk0*pair - 1) / (nchunk0*pair) * pair;
     const int64_t dr1 = (nr1 + nchunk1*pair - 1) / (nchunk1*pair) * pair;
 
-    // The first chunk comes from our thread_id, the rest will get auto-assigned.
-    int current_chunk = ith;
-
-    while (current_chunk < nchunk0 * nchunk1) {
-        const int64_t ith0 = current_chunk % nchunk0;
-        const int64_t ith1 = current_chunk / nchunk0;
-
-        const int64_t ir0_start = dr0 * ith0;
-        const int64_t ir0_end = MIN(ir0_start + dr0, nr0);
-]=])
+    // The first chunk comes from our thread_id]=])
