@@ -51,15 +51,6 @@ Options parse(int argc, char **argv) {
     return options;
 }
 
-// The files of a model, open for as long as any of them is read.
-stream::Files files_of(const std::shared_ptr<const GgufFile> &model, uint32_t count) {
-    stream::Files files;
-    for (uint32_t i = 0; i < count; ++i) {
-        files.emplace_back(model, &model->file(i));
-    }
-    return files;
-}
-
 int run(const Options &options) {
     llama_log_set(
         [](ggml_log_level level, const char *text, void *) {
@@ -85,7 +76,7 @@ int run(const Options &options) {
     if (options.stream) {
         const auto file = std::make_shared<const GgufFile>(options.model);
         device = std::make_unique<stream::Device>(ggml_backend_dev_by_type(GGML_BACKEND_DEVICE_TYPE_CPU),
-                                                  files_of(file, 1), options.limits);
+                                                  stream::files_of(file), options.limits);
         device->keep(stream::choose_kept(file->tensors(), options.kept));
         devices[0] = device->handle();
         wanted.n_gpu_layers = 1 << 20;

@@ -11,19 +11,8 @@ namespace floatllm::engine {
 
 namespace {
 
-using stream::Files;
-
 // The disk's queue depth.
 constexpr unsigned kReaders = 6;
-
-// The files of a model, open for as long as any of them is read.
-Files files_of(const std::shared_ptr<const GgufFile> &file) {
-    Files files;
-    for (uint32_t i = 0; i < file->files(); ++i) {
-        files.emplace_back(file, &file->file(i));
-    }
-    return files;
-}
 
 ggml_backend_dev_t base_device() { return ggml_backend_dev_by_type(GGML_BACKEND_DEVICE_TYPE_CPU); }
 
@@ -67,7 +56,7 @@ llama_context_params context_params(uint32_t positions, uint32_t width, unsigned
 void Model::plan(const Request &request) {
     const std::string &path = file_->path();
     // Its tensors are never read, so it needs neither slots nor readers of any size.
-    stream::Device device(base_device(), files_of(file_), {request.io, os::kDirectAlignment, 1, 1});
+    stream::Device device(base_device(), stream::files_of(file_), {request.io, os::kDirectAlignment, 1, 1});
     Asked asked(device);
     asked.params.no_alloc = true;
     asked.params.load_mode = LLAMA_LOAD_MODE_NONE;
@@ -112,7 +101,7 @@ Model::Model(const std::string &path, const Request &request)
     plan(request);
     os::trim();
     device_ = std::make_unique<stream::Device>(
-        base_device(), files_of(file_),
+        base_device(), stream::files_of(file_),
         stream::Limits{request.io, shares_.slot_bytes, shares_.slots, kReaders});
     device_->keep(stream::choose_kept(file_->tensors(), shares_.kept));
     Asked asked(*device_);

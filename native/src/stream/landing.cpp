@@ -13,6 +13,14 @@ constexpr uint64_t kReadBlock = uint64_t{4} << 20;
 
 }  // namespace
 
+Files files_of(const std::shared_ptr<const GgufFile> &model) {
+    Files files;
+    for (uint32_t i = 0; i < model->files(); ++i) {
+        files.emplace_back(model, &model->file(i));
+    }
+    return files;
+}
+
 Landing::Landing(Io io, uint64_t capacity) : io_(io) {
     if (io == Io::Direct) {
         pages_ = os::Pages(static_cast<size_t>(capacity));

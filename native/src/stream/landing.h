@@ -4,6 +4,7 @@
 #include <memory>
 #include <vector>
 
+#include "gguf_file.h"
 #include "os/os.h"
 #include "reader.h"
 #include "stream/cutting.h"
@@ -12,6 +13,8 @@ namespace floatllm::stream {
 
 // The files of a model, by the number that ranges name them with.
 using Files = std::vector<std::shared_ptr<const os::File>>;
+// Those of a model, open for as long as any of them is read.
+Files files_of(const std::shared_ptr<const GgufFile> &model);
 
 // How bytes come from a file.
 enum class Io : uint8_t {
