@@ -4,19 +4,9 @@
 #include <stdexcept>
 
 #include "error.h"
+#include "heed.h"
 
 namespace floatllm {
-
-namespace {
-
-// Half of the least slack of a budget is the sign that others need memory; they get the whole of it, and more
-// than that must be free before it is taken again.
-constexpr uint64_t kShort = uint64_t{16} << 20;
-constexpr uint64_t kEnough = uint64_t{64} << 20;
-constexpr uint64_t kPlenty = uint64_t{192} << 20;
-constexpr double kHeedSeconds = 0.1;
-
-}  // namespace
 
 ChunkStore::ChunkStore(const Plan &plan, const Device &device, bool inspect) : plan_(plan), device_(device) {
     pinned_.resize(plan.chunks.size());
@@ -65,12 +55,7 @@ void ChunkStore::heed_memory() {
         return;
     }
     heeded_.restart();
-    uint64_t free = UINT64_MAX;
-    uint64_t room = UINT64_MAX;  // addresses too, which others do not take
-    for (const os::MemoryBound &bound : os::memory_bounds()) {
-        free = bound.addresses ? free : std::min(free, bound.bytes);
-        room = std::min(room, bound.bytes);
-    }
+    const auto [free, room] = memory_left();
     if (free < kShort && give_back(kEnough - free) > 0) {
         log_line(GGML_LOG_LEVEL_WARN,
                  format("[FloatLLM] Memory is short: %zu chunks are read in each pass.", streamed_.size()));

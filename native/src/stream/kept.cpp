@@ -4,18 +4,12 @@
 #include <iterator>
 
 #include "error.h"
+#include "heed.h"
 #include "log.h"
 
 namespace floatllm::stream {
 
 namespace {
-
-// Half of the least slack of a budget is the sign that others need memory; they get the whole of it, and more
-// than that must be free before it is taken again.
-constexpr uint64_t kShort = uint64_t{16} << 20;
-constexpr uint64_t kEnough = uint64_t{64} << 20;
-constexpr uint64_t kPlenty = uint64_t{192} << 20;
-constexpr double kHeedSeconds = 0.1;
 
 // Of these only some rows are read in a pass: tables of embeddings, where the vocabulary's matrix is not one.
 bool is_table(const std::vector<Tensor> &tensors, const Tensor &tensor) {
@@ -137,12 +131,7 @@ bool Kept::heed_memory(const Files &files, ReadPool &pool) {
         return false;
     }
     heeded_.restart();
-    uint64_t free = UINT64_MAX;
-    uint64_t room = UINT64_MAX;  // addresses too, which others do not take
-    for (const os::MemoryBound &bound : os::memory_bounds()) {
-        free = bound.addresses ? free : std::min(free, bound.bytes);
-        room = std::min(room, bound.bytes);
-    }
+    const auto [free, room] = memory_left();
     if (free < kShort && give_back(kEnough - free) > 0) {
         os::trim();
         log_line(GGML_LOG_LEVEL_WARN,
